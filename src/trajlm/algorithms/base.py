@@ -1,0 +1,89 @@
+"""The whole contract of an algorithm.
+
+An algorithm is a folder with `config.py` (torch-free: `Config`, `PolicyConfig`), `model.py` (the
+class `Model`, an `Algorithm`), `policy.py`, `recipes.yaml` and `README.md`. It is found by its
+folder or by an entry point; adding one edits no existing file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from torch import Tensor, nn
+
+from trajlm.core.protocols import Critic, Policy
+from trajlm.core.spec import DataSpec
+from trajlm.data.store import TrajectoryStore
+from trajlm.sequence.batch import SequenceBatch
+
+
+class Loss(NamedTuple):
+    """`value`: the scalar to minimise. `metrics`: detached scalars to log."""
+
+    value: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A dataset made ready: the store with added columns, and the arrays fitted on it."""
+
+    store: TrajectoryStore
+    fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRequest:
+    """What an algorithm wants of each window: `length` steps of these `columns`."""
+
+    length: int
+    columns: tuple[str, ...]
+
+
+class Algorithm(nn.Module, ABC):
+    """A model with its loss, its preparation of data and its policy.
+
+    `config` is the algorithm's frozen `Config`; `spec` the facts of the data it was built for.
+    Whatever is fitted on data is a buffer: it moves with `.to()` and saves with the weights.
+    """
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+
+    @classmethod
+    @abstractmethod
+    def prepare(cls, config: Any, store: TrajectoryStore) -> Prepared:
+        """Add columns and fit statistics; pure."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, spec: DataSpec, fitted: Mapping[str, np.ndarray]) -> Self:
+        """A fresh model. `fitted` may be empty: a checkpoint's buffers then fill it."""
+
+    @classmethod
+    @abstractmethod
+    def windows(cls, config: Any, spec: DataSpec) -> WindowRequest:
+        """The windows that `forward` is fed."""
+
+    @abstractmethod
+    def forward(self, batch: SequenceBatch) -> Loss:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def policy(self, config: Any = None, *, guide: Critic | None = None, **overrides: Any) -> Policy:
+        """A policy that acts with this model.
+
+        `config` is the algorithm's `PolicyConfig` (its defaults where None); `overrides` are
+        single fields of it: `model.policy(target_return=3600)`.
+        """
+
+    def flops_per_step(self, batch_size: int) -> float:
+        """Floating-point operations of one training update: 6 a parameter and token by default."""
+        request = self.windows(self.config, self.spec)
+        return 6.0 * sum(p.numel() for p in self.parameters()) * batch_size * request.length

@@ -1,0 +1,99 @@
+"""The contracts between floors: what a policy is, what it sees and what it is asked for.
+
+Arrays at this border are NumPy and have a leading axis N, one entry an environment (a slot).
+A policy may hold tensors of any library inside its carry; nobody else looks into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+Observation = np.ndarray | Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What N environments show before an action is chosen.
+
+    `observation` (N, ...), or by leaf name for a Dict space. `reward` (N,): of the step before,
+    0 where `is_first`. `terminated`, `truncated` (N,) bool: of the step before. `is_first` (N,)
+    bool: the slot starts afresh. `seed` (N,) int64: the episode's seed; with the step count it
+    keys every random draw.
+    """
+
+    observation: Observation
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    is_first: np.ndarray
+    seed: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        observation: np.ndarray,
+        *,
+        reward: float = 0.0,
+        terminated: bool = False,
+        truncated: bool = False,
+        is_first: bool = False,
+        seed: int = 0,
+    ) -> Step:
+        """A step of a single environment, with the leading axis added: for one's own loop."""
+        return cls(
+            observation=np.asarray(observation)[None],
+            reward=np.array([reward], np.float64),
+            terminated=np.array([terminated]),
+            truncated=np.array([truncated]),
+            is_first=np.array([is_first]),
+            seed=np.array([seed], np.int64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What each slot is asked for: a target return (N,), a goal (N, ...), or nothing."""
+
+    target_return: np.ndarray | None = None
+    goal: np.ndarray | None = None
+
+    def select(self, index: np.ndarray) -> Condition:
+        """The condition of the slots at `index` (M,)."""
+        return Condition(
+            target_return=None if self.target_return is None else self.target_return[index],
+            goal=None if self.goal is None else self.goal[index],
+        )
+
+
+class Carry(Protocol):
+    """A policy's memory: a frozen dataclass whose every field has the leading slot axis."""
+
+    def select(self, index: np.ndarray) -> Carry:
+        """The memory of the slots at `index` (M,), in that order."""
+        ...
+
+
+CarryType = TypeVar("CarryType", bound=Carry)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Chooses actions for many environments at once; all its state is in the carry."""
+
+    def initial(self, num_envs: int, condition: Condition | None = None) -> Any:
+        """An empty memory for `num_envs` slots. Without a condition the policy's own applies."""
+        ...
+
+    def act(self, carry: Any, step: Step) -> tuple[Any, np.ndarray]:
+        """The new memory and the actions (N, ...) in the environment's units and dtype."""
+        ...
+
+
+class Critic(Protocol):
+    """Scores state-action pairs: (N, observation), (N, action) -> (N,) values."""
+
+    def value(self, observation: Any, action: Any) -> Any: ...

@@ -1,0 +1,46 @@
+"""Columns computed from others, episode by episode: returns-to-go, value-to-go, timesteps.
+
+Legend: M rows of all episodes, laid end to end; E episodes; `offsets` (E+1,) int64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def discounted_sum_to_go(
+    rewards: np.ndarray, offsets: np.ndarray, *, discount: float = 1.0
+) -> np.ndarray:
+    """R_t = r_t + discount * R_{t+1} within each episode: (M,) -> (M,) float64.
+
+    Sums run in float64 from each episode's end, so no episode's rounding leaks into another.
+    Undiscounted: returns-to-go (Decision Transformer, section 3).
+    """
+    values = np.asarray(rewards, np.float64)
+    result = np.empty_like(values)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        if discount == 1.0:
+            result[start:stop] = np.cumsum(values[start:stop][::-1])[::-1]
+        else:
+            total = 0.0
+            for row in range(stop - 1, start - 1, -1):
+                total = values[row] + discount * total
+                result[row] = total
+    return result
+
+
+def value_to_go(rewards: np.ndarray, offsets: np.ndarray, *, discount: float) -> np.ndarray:
+    """V_t = sum_{k>=1} discount^k r_{t+k}, WITHOUT r_t: (M,) -> (M,) float64.
+
+    The published Trajectory Transformer's code defines it so (its paper includes r_t); only this
+    form makes its planner's score, sum of rewards plus the last value, a discounted return.
+    """
+    return discounted_sum_to_go(rewards, offsets, discount=discount) - np.asarray(
+        rewards, np.float64
+    )
+
+
+def timesteps(offsets: np.ndarray) -> np.ndarray:
+    """Steps since the episode's start: (M,) int64."""
+    lengths = np.diff(offsets)
+    return np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], lengths)

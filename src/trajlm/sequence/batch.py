@@ -1,0 +1,55 @@
+"""The batch: windows of episodes as tensors, with a leading axis B and a time axis T.
+
+Windows shorter than T are padded on the RIGHT with zeros; `mask` is True on real steps. No model
+here has a window-relative position, so under a causal mask the padding is seen by no real step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceBatch:
+    """B windows of T steps.
+
+    `columns`: by the store's names, (B, T, ...); floats in float32, raw units (models normalise).
+    `timesteps` (B, T) int64 steps since the episode's start. `mask` (B, T) bool, True where real.
+    `source` (B,) int64: the dataset a window came from.
+    """
+
+    columns: Mapping[str, Tensor]
+    timesteps: Tensor
+    mask: Tensor
+    source: Tensor
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def observations(self) -> Tensor | dict[str, Tensor]:
+        """(B, T, ...), or by leaf name for a Dict space."""
+        if "observations" in self.columns:
+            return self.columns["observations"]
+        prefix = "observations/"
+        return {n[len(prefix) :]: c for n, c in self.columns.items() if n.startswith(prefix)}
+
+    @property
+    def actions(self) -> Tensor:
+        return self.columns["actions"]
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """The batch on `device`; unchanged where it is there already."""
+        return replace(
+            self,
+            columns={name: column.to(device, non_blocking=True) for name, column in self.columns.items()},
+            timesteps=self.timesteps.to(device, non_blocking=True),
+            mask=self.mask.to(device, non_blocking=True),
+            source=self.source.to(device, non_blocking=True),
+            facts={name: fact.to(device, non_blocking=True) for name, fact in self.facts.items()},
+        )
