@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trajlm.core.protocols import Critic, Policy
 from trajlm.core.spec import DataSpec
 from trajlm.data.store import TrajectoryStore
-from trajlm.sequence.batch import SequenceBatch
+from trajlm.sequence.batch import SequenceBatch, WindowRequest
 
 
 class Loss(NamedTuple):
@@ -34,14 +34,6 @@ class Prepared:
 
     store: TrajectoryStore
     fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowRequest:
-    """What an algorithm wants of each window: `length` steps of these `columns`."""
-
-    length: int
-    columns: tuple[str, ...]
 
 
 class Algorithm(nn.Module, ABC):

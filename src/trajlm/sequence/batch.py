@@ -7,10 +7,18 @@ here has a window-relative position, so under a causal mask the padding is seen 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRequest:
+    """What an algorithm wants of each window: `length` steps of these `columns`."""
+
+    length: int
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,6 @@ class SequenceBatch:
     timesteps: Tensor
     mask: Tensor
     source: Tensor
-    facts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def observations(self) -> Tensor | dict[str, Tensor]:
@@ -47,9 +54,8 @@ class SequenceBatch:
         """The batch on `device`; unchanged where it is there already."""
         return replace(
             self,
-            columns={name: column.to(device, non_blocking=True) for name, column in self.columns.items()},
-            timesteps=self.timesteps.to(device, non_blocking=True),
-            mask=self.mask.to(device, non_blocking=True),
-            source=self.source.to(device, non_blocking=True),
-            facts={name: fact.to(device, non_blocking=True) for name, fact in self.facts.items()},
+            columns={name: column.to(device) for name, column in self.columns.items()},
+            timesteps=self.timesteps.to(device),
+            mask=self.mask.to(device),
+            source=self.source.to(device),
         )

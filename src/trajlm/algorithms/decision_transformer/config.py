@@ -1,0 +1,61 @@
+"""Decision Transformer: actions from desired returns, states and past actions (Chen et al. 2021).
+
+arXiv 2106.01345. Torch-free: read by the command line before a model is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trajlm.core.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The model and what it is fed.
+
+    `context_length`: K, steps of history (3 K tokens). `return_scale`: returns-to-go are divided
+    by it; None takes a fifth of the data's largest absolute return. `max_timestep`: rows of the
+    timestep table; None takes the data's longest episode.
+    """
+
+    context_length: int = 20
+    width: int = 128
+    num_layers: int = 3
+    num_heads: int = 1
+    mlp_width: int | None = None
+    activation: Literal["relu", "gelu"] = "relu"
+    dropout: float = 0.1
+    return_scale: float | None = None
+    max_timestep: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.context_length <= 4096:
+            raise UsageError(f"context_length: {self.context_length} is not in 1..4096")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UsageError(f"dropout: {self.dropout} is not in [0, 1)")
+        if self.return_scale is not None and not 0.0 < self.return_scale < float("inf"):
+            raise UsageError(f"return_scale: {self.return_scale} is not positive and finite")
+        if self.max_timestep is not None and not 1 <= self.max_timestep <= 1_000_000:
+            raise UsageError(f"max_timestep: {self.max_timestep} is not in 1..1000000")
+        if self.num_layers * self.width * self.width > 2**31 // 12:
+            raise UsageError(f"width: {self.width} with {self.num_layers} layers is over 2^31 weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """How it acts.
+
+    `target_return`: what is asked for, in the environment's reward units; several are evaluated
+    side by side; None asks for the best return in the data. `context_length`: steps of history
+    used, at most the model's; None uses all. `precision`: of the forward pass.
+    """
+
+    target_return: tuple[float, ...] | None = None
+    context_length: int | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.context_length is not None and self.context_length < 1:
+            raise UsageError(f"context_length: {self.context_length} is less than 1")

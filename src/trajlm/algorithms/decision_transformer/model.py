@@ -1,0 +1,181 @@
+"""The Decision Transformer's model, as published for continuous control, and its loss.
+
+Tokens of a step: return-to-go, state, action, each through its own encoder, plus one learned
+embedding of the absolute timestep shared by the three, then a layer norm. The action is read from
+the state token, which sees the returns and states up to now and the actions before.
+
+Deliberate differences from the published code, none of which changes the maths of a real step:
+- windows are padded on the right, so the causal mask is the only one (no padding value is seen);
+- the last layer runs for the state tokens alone, the only ones that are read;
+- no state and return heads: the published ones are never trained;
+- states are normalised first and padded after, in training and acting alike (the published code
+  pads first in training: known for its mismatch with evaluation).
+
+Legend: B batch, T = K steps, D width, A action entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trajlm.algorithms.base import Algorithm, Loss, Prepared
+from trajlm.algorithms.decision_transformer.config import Config, PolicyConfig
+from trajlm.algorithms.decision_transformer.policy import DecisionTransformerPolicy
+from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Critic
+from trajlm.core.spec import Box, DataSpec, leaves
+from trajlm.data.columns import discounted_sum_to_go
+from trajlm.data.statistics import column_statistics
+from trajlm.data.store import TrajectoryStore
+from trajlm.nn.encoders import encoder
+from trajlm.nn.heads import ActionScale, ContinuousHead, action_box
+from trajlm.nn.interleave import interleave
+from trajlm.nn.losses import masked_mean
+from trajlm.nn.transformer import AttentionMask, Transformer, TransformerConfig, initialize
+from trajlm.sequence.batch import SequenceBatch, WindowRequest
+
+STATE_TOKENS = slice(1, None, 3)
+
+
+class Model(Algorithm):
+    """pi(a_t | R_{t-K+1..t}, s_{t-K+1..t}, a_{t-K+1..t-1})."""
+
+    return_scale: Tensor
+
+    def __init__(self, config: Config, spec: DataSpec, fitted: Mapping[str, np.ndarray]) -> None:
+        super().__init__(config, spec)
+        action = action_box(spec.action)
+        width = config.width
+        self.register_buffer("return_scale", torch.tensor(float(fitted.get("return_scale", 1.0))))
+        self.action_scale = ActionScale(action)
+        self.embed_return = nn.Linear(1, width)
+        self.embed_observation = encoder(
+            spec.observation, width, name="observations", fitted=fitted
+        )
+        self.embed_action = nn.Linear(action.size, width)
+        self.embed_timestep = nn.Embedding(timestep_rows(config, spec), width)
+        self.embed_norm = nn.LayerNorm(width)
+        self.head = ContinuousHead(action, width)
+        self.apply(initialize)
+        self.transformer = Transformer(
+            TransformerConfig(
+                width=width,
+                num_layers=config.num_layers,
+                num_heads=config.num_heads,
+                mlp_width=config.mlp_width,
+                activation=config.activation,
+                residual_dropout=config.dropout,
+                attention_dropout=config.dropout,
+            )
+        )
+
+    @classmethod
+    def prepare(cls, config: Config, store: TrajectoryStore) -> Prepared:
+        """Adds `returns_to_go`, drops unfinished episodes, fits state statistics and the scale."""
+        store = store.finished
+        returns_to_go = [
+            discounted_sum_to_go(segment.columns["rewards"], segment.offsets).astype(np.float32)
+            for segment in store.segments
+        ]
+        fitted: dict[str, np.ndarray] = {}
+        for name, space in leaves(store.observation_space, "observations").items():
+            if isinstance(space, Box):
+                statistics = column_statistics(store, name)
+                fitted |= {f"{name}/mean": statistics.mean, f"{name}/std": statistics.std}
+        largest = float(np.abs(store.returns).max(initial=0.0))
+        scale = config.return_scale or (largest / 5.0 if largest > 0 else 1.0)
+        fitted["return_scale"] = np.array(scale)
+        return Prepared(store=store.with_column("returns_to_go", returns_to_go), fitted=fitted)
+
+    @classmethod
+    def build(cls, config: Config, spec: DataSpec, fitted: Mapping[str, np.ndarray]) -> Self:
+        return cls(config, spec, fitted)
+
+    @classmethod
+    def windows(cls, config: Config, spec: DataSpec) -> WindowRequest:
+        observations = tuple(leaves(spec.observation, "observations"))
+        return WindowRequest(
+            length=config.context_length, columns=(*observations, "actions", "returns_to_go")
+        )
+
+    def forward(self, batch: SequenceBatch) -> Loss:
+        """Squared error of the predicted actions, mean over real steps and action entries."""
+        actions = self.action_scale.to_unit(batch.actions.flatten(2))
+        predicted = self.predict(
+            returns_to_go=batch.columns["returns_to_go"],
+            observations=batch.observations,
+            actions=actions,
+            timesteps=batch.timesteps,
+        )
+        error = functional.mse_loss(predicted.float(), actions, reduction="none").mean(-1)
+        loss = masked_mean(error, batch.mask)
+        return Loss(loss, {"loss": loss.detach()})
+
+    def predict(
+        self,
+        *,
+        returns_to_go: Tensor,
+        observations: Any,
+        actions: Tensor,
+        timesteps: Tensor,
+        visible: Tensor | None = None,
+        last_only: bool = False,
+        attention: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Actions in [-1, 1] for each step: (B, T, A), or (B, 1, A) for the last step alone.
+
+        `returns_to_go` (B, T) and `observations` (B, T, ...) raw, `actions` (B, T, A) in [-1, 1]
+        (the last one is not looked at), `timesteps` (B, T); `visible` (B, T) bool where some
+        steps are padding on the left.
+        """
+        time = self.embed_timestep(timesteps)
+        tokens = interleave(
+            self.embed_return((returns_to_go / self.return_scale)[..., None]) + time,
+            self.embed_observation(observations) + time,
+            self.embed_action(actions) + time,
+        )
+        tokens = self.embed_norm(tokens)
+        mask = AttentionMask(
+            visible_keys=None if visible is None else visible.repeat_interleave(3, dim=1)
+        )
+        outputs = STATE_TOKENS
+        if last_only:
+            # The last action token is a placeholder that nothing before it sees.
+            tokens, outputs = tokens[:, :-1], slice(tokens.shape[1] - 2, None)
+            if mask.visible_keys is not None:
+                mask = AttentionMask(visible_keys=mask.visible_keys[:, :-1])
+        hidden = self.transformer(tokens, mask=mask, outputs=outputs, attention=attention)
+        action: Tensor = self.head(hidden)
+        return action
+
+    def policy(
+        self, config: PolicyConfig | None = None, *, guide: Critic | None = None, **overrides: Any
+    ) -> DecisionTransformerPolicy:
+        """Acts with this model. `overrides` are fields of `PolicyConfig`."""
+        if guide is not None:
+            raise UsageError("a Decision Transformer takes no guide")
+        return DecisionTransformerPolicy.of(self, config or PolicyConfig(), **overrides)
+
+    def flops_per_step(self, batch_size: int) -> float:
+        """Of one update: 6 a weight and token, the last layer's partial work counted as it is."""
+        width, mlp = self.config.width, self.config.mlp_width or 4 * self.config.width
+        full = 4 * width * width + 2 * width * mlp
+        last = 2 * width * width + (2 * width * width + 2 * width * mlp) / 3
+        weights = (self.config.num_layers - 1) * full + last
+        return 6.0 * weights * batch_size * 3 * self.config.context_length
+
+
+def timestep_rows(config: Config, spec: DataSpec) -> int:
+    """Rows of the timestep table. Raises `UsageError` where the data's episodes are longer."""
+    rows = config.max_timestep or spec.horizon
+    if rows < spec.horizon:
+        raise UsageError(
+            f"max_timestep: {rows} is less than the data's longest episode, {spec.horizon} steps"
+        )
+    return rows

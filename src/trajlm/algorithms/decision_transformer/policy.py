@@ -1,0 +1,178 @@
+"""Acting with a Decision Transformer: many slots, one forward pass.
+
+The carry holds the last K steps of each slot; every step recomputes the window, because the
+published model's deeper layers see evicted steps through any cache (keys and values of layer two
+and up depend on the whole window). The target falls by each reward received.
+
+Legend: N slots, K context, L steps in use, A action entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajlm.algorithms.decision_transformer.config import PolicyConfig
+from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Condition, Observation, Step
+from trajlm.core.spec import Box, leaves
+
+if TYPE_CHECKING:
+    from trajlm.algorithms.decision_transformer.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carry:
+    """The last K steps of N slots, newest last; nothing before `steps` of them is real.
+
+    `target` (N,): the return a fresh episode asks for. `remaining` (N, K): returns-to-go.
+    `actions` (N, K, A) in [-1, 1]. `steps` (N,) int64: steps seen in this episode.
+    """
+
+    target: Tensor
+    remaining: Tensor
+    observations: Mapping[str, Tensor]
+    actions: Tensor
+    steps: Tensor
+
+    def select(self, index: np.ndarray) -> Carry:
+        """The memory of the slots at `index` (M,)."""
+        rows = torch.as_tensor(index, device=self.steps.device)
+        taken = {
+            field.name: getattr(self, field.name)[rows]
+            for field in fields(self)
+            if field.name != "observations"
+        }
+        return Carry(observations={n: o[rows] for n, o in self.observations.items()}, **taken)
+
+
+@dataclass(frozen=True)
+class DecisionTransformerPolicy:
+    """Asks `model` for the action of the newest step. Built by `Model.policy`."""
+
+    model: Model
+    config: PolicyConfig
+
+    @classmethod
+    def of(cls, model: Model, config: PolicyConfig, **overrides: Any) -> DecisionTransformerPolicy:
+        """`overrides` are fields of the configuration; a single target return may be a number."""
+        target = overrides.get("target_return")
+        if isinstance(target, int | float):
+            overrides["target_return"] = (float(target),)
+        try:
+            config = replace(config, **overrides)
+        except TypeError:
+            known = [field.name for field in fields(PolicyConfig)]
+            raise UsageError(f"policy: unknown option in {sorted(overrides)}; known: {known}") from None
+        return cls(model.eval(), config)
+
+    @property
+    def context_length(self) -> int:
+        longest: int = self.model.config.context_length
+        return min(self.config.context_length or longest, longest)
+
+    def initial(self, num_envs: int, condition: Condition | None = None) -> Carry:
+        """An empty memory. The condition's target returns (N,), else the configuration's only one,
+        else the best return of the data."""
+        device, length = self.model.return_scale.device, self.context_length
+        spec = self.model.spec
+        observations = {
+            name: torch.zeros(
+                (num_envs, length, *space.shape),
+                device=device,
+                dtype=torch.float32 if isinstance(space, Box) else torch.int64,
+            )
+            for name, space in leaves(spec.observation, "observations").items()
+        }
+        return Carry(
+            target=self._targets(num_envs, condition).to(device),
+            remaining=torch.zeros(num_envs, length, device=device),
+            observations=observations,
+            actions=torch.zeros(num_envs, length, spec.action.size, device=device),
+            steps=torch.zeros(num_envs, dtype=torch.int64, device=device),
+        )
+
+    def _targets(self, num_envs: int, condition: Condition | None) -> Tensor:
+        if condition is not None and condition.target_return is not None:
+            asked = np.asarray(condition.target_return, np.float32)
+            if asked.shape != (num_envs,) or not np.isfinite(asked).all():
+                raise UsageError(f"target_return: expected {num_envs} finite numbers, one a slot")
+            return torch.from_numpy(asked)
+        configured = self.config.target_return
+        if configured is not None and len(configured) > 1:
+            raise UsageError("target_return: several are configured; pass one a slot in a Condition")
+        best = self.model.spec.return_max
+        return torch.full((num_envs,), best if configured is None else configured[0])
+
+    @torch.inference_mode()
+    def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
+        """The carry with this step in it, and the actions (N, ...) within the bounds."""
+        carry = self._observe(carry, step)
+        unit = self._predict(carry)
+        carry = replace(carry, actions=_put_last(carry.actions, unit))
+        space = self.model.spec.action
+        action = self.model.action_scale.to_bounds(unit).float().cpu().numpy()
+        return carry, action.reshape(-1, *space.shape).astype(space.dtype)
+
+    def _observe(self, carry: Carry, step: Step) -> Carry:
+        """Moves each slot's window on by the new observation and the return still asked for."""
+        device = carry.steps.device
+        first = torch.as_tensor(step.is_first, device=device)
+        reward = torch.as_tensor(np.asarray(step.reward), device=device).float()
+        remaining = torch.where(first, carry.target, carry.remaining[:, -1] - reward)
+        observations = {
+            name: _append(carry.observations[name], torch.as_tensor(new, device=device))
+            for name, new in _by_name(step.observation).items()
+        }
+        return replace(
+            carry,
+            remaining=_append(carry.remaining, remaining),
+            observations=observations,
+            actions=_append(carry.actions, torch.zeros_like(carry.actions[:, 0])),
+            steps=torch.where(first, 0, carry.steps) + 1,
+        )
+
+    def _predict(self, carry: Carry) -> Tensor:
+        """The newest step's action in [-1, 1], from as many steps as any slot has: (N, A)."""
+        length = min(int(carry.steps.max()), self.context_length)
+        ages = torch.arange(length - 1, -1, -1, device=carry.steps.device)
+        visible = ages < carry.steps[:, None]  # (N, L)
+        rows = self.model.embed_timestep.num_embeddings
+        timesteps = (carry.steps[:, None] - 1 - ages).clamp(0, rows - 1)
+        observations = {
+            name.partition("/")[2]: window[:, -length:]
+            for name, window in carry.observations.items()
+        }
+        with torch.autocast(
+            carry.steps.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
+            unit: Tensor = self.model.predict(
+                returns_to_go=carry.remaining[:, -length:],
+                observations=observations.get("", observations),
+                actions=carry.actions[:, -length:],
+                timesteps=timesteps,
+                visible=None if bool(visible.all()) else visible,
+                last_only=True,
+            )
+        return unit[:, 0].float()
+
+
+def _append(window: Tensor, newest: Tensor) -> Tensor:
+    """(N, K, ...) without its oldest entry and with the newest (N, ...)."""
+    return torch.cat([window[:, 1:], newest[:, None].to(window.dtype)], dim=1)
+
+
+def _put_last(window: Tensor, newest: Tensor) -> Tensor:
+    """(N, K, ...) with its last entry replaced by (N, ...)."""
+    return torch.cat([window[:, :-1], newest[:, None]], dim=1)
+
+
+def _by_name(observation: Observation) -> dict[str, np.ndarray]:
+    if isinstance(observation, Mapping):
+        return {f"observations/{name}": np.asarray(value) for name, value in observation.items()}
+    return {"observations": np.asarray(observation)}

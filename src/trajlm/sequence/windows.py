@@ -1,0 +1,43 @@
+"""Which episode, which start: windows as row numbers, with no data touched.
+
+The published sampling (Decision Transformer): an episode with probability proportional to its
+length, a start uniform over its steps, hence a uniform step of the whole dataset; the window runs
+on to the episode's end at most and is padded on the right.
+
+Legend: B windows, T their length, E episodes, M steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from trajlm.core.seeding import counter_bits
+
+
+class Windows(NamedTuple):
+    """`episode` (B,), `start` (B,) int64: the first step of each window within its episode."""
+
+    episode: np.ndarray
+    start: np.ndarray
+
+
+def sample_windows(
+    lengths: np.ndarray, *, batch_size: int, seed: int, step: int, rank: int, version: int
+) -> Windows:
+    """The windows of one batch: a pure function of its arguments. `lengths` (E,)."""
+    ends = np.cumsum(lengths)
+    lanes = np.arange(rank * batch_size, (rank + 1) * batch_size)
+    bits = counter_bits(seed, step, version, lanes)
+    step_rows = (bits % np.uint64(ends[-1])).astype(np.int64)
+    episode = np.searchsorted(ends, step_rows, side="right")
+    return Windows(episode, step_rows - (ends - lengths)[episode])
+
+
+def tile_windows(lengths: np.ndarray, *, length: int) -> Windows:
+    """Every step exactly once: consecutive windows of each episode, in order."""
+    counts = -(-lengths // length)
+    episode = np.repeat(np.arange(len(lengths)), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Windows(episode, within * length)
