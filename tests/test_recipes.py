@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from trajlm.core.config import from_mapping, read_yaml
-from trajlm.core.discovery import algorithms, find_recipe
+from trajlm.core.config import read_yaml
+from trajlm.core.discovery import algorithms
 from trajlm.core.errors import UsageError
 from trajlm.data.sources.synthetic import synthetic
 from trajlm.data.store import TrajectoryStore
+from trajlm.runs.config import from_run_mapping, resolve
 from trajlm.sequence.loader import Loader
 
 RECIPES = [f"{name}/{recipe}" for name, entry in algorithms().items() for recipe in entry.recipes]
@@ -35,23 +37,20 @@ def test_every_algorithm_has_a_debug_recipe_and_a_summary() -> None:
 
 @pytest.mark.parametrize("reference", RECIPES)
 def test_a_shipped_recipe_parses(reference: str) -> None:
-    from trajlm.runs.config import RunConfig
-
-    _, mapping = find_recipe(reference)
-    assert from_mapping(RunConfig, {**mapping, "recipe": reference}) is not None
+    config = resolve(reference)
+    assert config.recipe == reference
+    assert from_run_mapping(yaml.safe_load(config.to_yaml())) == config
 
 
 @pytest.mark.parametrize("reference", RECIPES)
 def test_a_shipped_recipe_builds_on_data(reference: str) -> None:
     """The model is built for a dataset's spec and takes a batch of the windows that it asks for."""
-    entry, mapping = find_recipe(reference)
-    config = from_mapping(entry.config_module.Config, mapping.get("model", {}))
-    from_mapping(entry.config_module.PolicyConfig, mapping.get("policy", {}))
-    algorithm: Any = entry.algorithm_class
-    prepared = algorithm.prepare(config, store())
+    run = resolve(reference)
+    algorithm: Any = run.entry.algorithm_class
+    prepared = algorithm.prepare(run.model, store())
     spec = prepared.store.spec
-    model = algorithm.build(config, spec, prepared.fitted)
-    loader = Loader(prepared.store, algorithm.windows(config, spec), batch_size=2, seed=0)
+    model = algorithm.build(run.model, spec, prepared.fitted)
+    loader = Loader(prepared.store, algorithm.windows(run.model, spec), batch_size=2, seed=0)
     with torch.no_grad():
         loss = model(loader.batch(0))
     assert torch.isfinite(loss.value), reference
@@ -59,9 +58,8 @@ def test_a_shipped_recipe_builds_on_data(reference: str) -> None:
 
 @pytest.mark.parametrize("reference", RECIPES)
 def test_a_recipe_with_a_misspelt_key_is_refused(reference: str) -> None:
-    entry, mapping = find_recipe(reference)
-    with pytest.raises(UsageError, match="contextt_length"):
-        from_mapping(entry.config_module.Config, {**mapping.get("model", {}), "contextt_length": 1})
+    with pytest.raises(UsageError, match=r"model\.contextt_length"):
+        resolve(reference, {"model": {"contextt_length": 1}})
 
 
 def test_recipe_files_hold_no_recipe_that_extends_nothing_known() -> None:
