@@ -7,7 +7,7 @@
 deviation and the running observation normaliser, as safetensors, with the mean return of ten
 episodes sampled from its own Gaussian. `select` picks, from all seeds, what the package ships:
 the best seed's best snapshot (expert), the snapshot nearest a third of its return (medium) and
-eight snapshots along the same seed's way (replay).
+eight snapshots along the same seed's way (replay). It can be run again whenever a seed finishes.
 
 Hyperparameters start from RL Baselines3 Zoo's published PPO settings for MuJoCo; they differ in
 the network (64x64), in the number of parallel environments and in the larger batches (fewer,
@@ -17,8 +17,12 @@ larger gradient steps: three times the steps per second on one core).
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
 import time
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +30,15 @@ import gymnasium
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from trajlm.collect.behaviour import RANDOM, UniformBehaviour, read_behaviour
+from trajlm.collect.episodes import SLOTS, run_episodes
+from trajlm.core.protocols import Policy
+from trajlm.envs.make import make_vector
 
 ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
 ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
@@ -108,7 +117,9 @@ def sampled_returns(
             hidden = (observation - tensors["observation_mean"]) / tensors["observation_std"]
             hidden = np.clip(hidden, -clip, clip)
             for layer in range(depth):
-                hidden = tensors[f"layers.{layer}.weight"] @ hidden + tensors[f"layers.{layer}.bias"]
+                hidden = (
+                    tensors[f"layers.{layer}.weight"] @ hidden + tensors[f"layers.{layer}.bias"]
+                )
                 if layer < depth - 1:
                     hidden = np.tanh(hidden) if activation == "tanh" else np.maximum(hidden, 0.0)
             noise = np.exp(tensors["log_std"]) * generator.standard_normal(hidden.shape)
@@ -169,7 +180,12 @@ def train(body: str, *, seed: int, output: Path, snapshot_every: int) -> None:
     num_envs, total_steps = settings.pop("num_envs"), settings.pop("total_steps")
     activation, log_std = settings.pop("activation"), settings.pop("log_std_init")
     rate = settings.pop("learning_rate")
-    env = DummyVecEnv([lambda: gymnasium.make(ENVIRONMENTS[body], disable_env_checker=True) for _ in range(num_envs)])
+    env = DummyVecEnv(
+        [
+            lambda: gymnasium.make(ENVIRONMENTS[body], disable_env_checker=True)
+            for _ in range(num_envs)
+        ]
+    )
     normalized = VecNormalize(env, gamma=settings["gamma"])
     model = PPO(
         "MlpPolicy",
@@ -193,20 +209,195 @@ def train(body: str, *, seed: int, output: Path, snapshot_every: int) -> None:
     snapshots.write()
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="numpy") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()["trajlm"])
-    return facts
+# ---- select -------------------------------------------------------------------------------------
+
+PACKAGE = Path("src/trajlm/collect/behaviours")
+AIMS = {"halfcheetah": 5_500, "hopper": 3_000, "walker2d": 3_500}
+SEEDS = 3
+NUM_CANDIDATES, NUM_REPLAY = 4, 8
+EPISODES, RANDOM_EPISODES = 50, 100
+# Chosen on one set of episodes, reported on another: the best of several is a lucky one.
+CHOOSE, REPORT = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """A snapshot of the training and the mean return of its ten episodes."""
+
+    path: Path
+    seed: int
+    steps: int
+    quick_return: float
+    facts: dict[str, Any]
+
+
+def snapshots(body: str, *, output: Path) -> dict[int, list[Snapshot]]:
+    """All snapshots by seed, in the order of their steps."""
+    found: dict[int, list[Snapshot]] = {}
+    for path in sorted((output / body).glob("seed-*/step-*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["trajlm"])
+        quick = Snapshot(
+            path=path,
+            seed=facts["seed"],
+            steps=facts["steps"],
+            quick_return=facts["return_mean"],
+            facts=facts,
+        )
+        found.setdefault(quick.seed, []).append(quick)
+    return found
+
+
+def evaluated(
+    policy: Policy, env_id: str, *, name: str, seed: int, episodes: int
+) -> dict[str, Any]:
+    """Return and length over `episodes` sampled episodes with clipped actions."""
+    environment = make_vector(env_id, num_envs=SLOTS)
+    run = [
+        episode
+        for first in range(0, episodes, SLOTS)
+        for episode in run_episodes(
+            policy, environment, behaviour=name, seed=seed, first=first, count=SLOTS
+        )
+    ]
+    environment.close()
+    returns = np.array([episode.episode_return for episode in run])
+    return {
+        "return_mean": round(float(returns.mean()), 1),
+        "return_std": round(float(returns.std()), 1),
+        "length_mean": round(float(np.mean([len(episode) for episode in run])), 1),
+        "episodes": episodes,
+    }
+
+
+def write_behaviour(snapshot: Snapshot, path: Path, *, facts: dict[str, Any]) -> None:
+    """The snapshot in the package's form: with the action bounds, readable by everyone."""
+    space = gymnasium.make(snapshot.facts["env_id"]).action_space
+    tensors = load_file(snapshot.path)
+    tensors["action_low"], tensors["action_high"] = space.low, space.high  # type: ignore[attr-defined]
+    save_file(tensors, path, metadata={"trajlm": json.dumps(facts)})
+    path.chmod(0o644)  # safetensors writes 0600
+
+
+def measured(snapshot: Snapshot, folder: Path, *, seed: int) -> dict[str, Any]:
+    """`evaluated` of a snapshot, through the code that collects with it."""
+    path = folder / f"candidate-{snapshot.seed}-{snapshot.steps}.safetensors"
+    write_behaviour(snapshot, path, facts=snapshot.facts)
+    name = f"{snapshot.seed}/{snapshot.steps}"
+    result = evaluated(
+        read_behaviour(path), snapshot.facts["env_id"], name=name, seed=seed, episodes=EPISODES
+    )
+    path.unlink()
+    print(json.dumps({"seed": snapshot.seed, "steps": snapshot.steps} | result), flush=True)
+    return result
+
+
+def along_the_way(way: list[Snapshot]) -> list[Snapshot]:
+    """Eight snapshots, first and last among them, with returns as evenly spread as there are."""
+    first, *between, last = way
+    targets = np.linspace(first.quick_return, last.quick_return, NUM_REPLAY)[1:-1]
+    chosen = min(
+        itertools.combinations(between, NUM_REPLAY - 2),
+        key=lambda some: sum(
+            abs(one.quick_return - target) for one, target in zip(some, targets, strict=True)
+        ),
+    )
+    return [first, *chosen, last]
+
+
+def select(body: str, *, output: Path, package: Path) -> None:
+    """Write the body's behaviours and its entry in `index.json`."""
+    by_seed, folder = snapshots(body, output=output), package / body
+    folder.mkdir(parents=True, exist_ok=True)
+    every = sorted(itertools.chain(*by_seed.values()), key=lambda one: -one.quick_return)
+    returns = {
+        one: measured(one, folder, seed=CHOOSE)["return_mean"] for one in every[:NUM_CANDIDATES]
+    }
+    expert = max(returns, key=returns.__getitem__)
+    way = [one for one in by_seed[expert.seed] if one.steps <= expert.steps]
+    third = returns[expert] / 3
+    near = sorted(way, key=lambda one: abs(one.quick_return - third))[:3]
+    distance = {one: abs(measured(one, folder, seed=CHOOSE)["return_mean"] - third) for one in near}
+    chosen = {"expert": expert, "medium": min(distance, key=distance.__getitem__)}
+    chosen |= {f"replay-{number}": one for number, one in enumerate(along_the_way(way))}
+    entries, known = {}, {}
+    for name, one in chosen.items():
+        if one not in known:
+            known[one] = measured(one, folder, seed=REPORT)
+        path = folder / f"{name}.safetensors"
+        write_behaviour(one, path, facts=one.facts | known[one])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        entries[name] = {"seed": one.seed, "steps": one.steps, **known[one], "sha256": digest}
+    write_index(package / "index.json", body, entries=entries, by_seed=by_seed)
+
+
+def write_index(
+    path: Path,
+    body: str,
+    *,
+    entries: dict[str, Any],
+    by_seed: dict[int, list[Snapshot]],
+) -> None:
+    """Facts of the body: returns, where they come from, and how each seed ended."""
+    env_id = ENVIRONMENTS[body]
+    space = gymnasium.make(env_id).action_space
+    low, high = space.low, space.high  # type: ignore[attr-defined]
+    uniform = UniformBehaviour(name=RANDOM, low=low, high=high, facts={})
+    random = evaluated(
+        uniform, env_id, name=f"{body}/{RANDOM}", seed=REPORT, episodes=RANDOM_EPISODES
+    )
+    seeds = {}
+    for seed, ones in sorted(by_seed.items()):
+        best = max(ones, key=lambda one: one.quick_return)
+        seeds[str(seed)] = {
+            "best_return": best.quick_return,
+            "best_steps": best.steps,
+            "last_return": ones[-1].quick_return,
+            "trained_steps": ones[-1].steps,
+            "episodes": 10,
+        }
+    total = SETTINGS[body]["total_steps"]
+    finished = [s for s, ones in by_seed.items() if ones[-1].steps >= total]
+    index = json.loads(path.read_text()) if path.exists() else {}
+    index[body] = {
+        "env_id": env_id,
+        "action_low": low.tolist(),
+        "action_high": high.tolist(),
+        "random_return": random["return_mean"],
+        "random": random,
+        "medium_return": entries["medium"]["return_mean"],
+        "expert_return": entries["expert"]["return_mean"],
+        "expert_aim": AIMS[body],
+        "expert_aim_reached": entries["expert"]["return_mean"] >= AIMS[body],
+        "provisional": len(finished) < SEEDS,
+        "snapshots": entries,
+        "training_seeds": seeds,
+        "settings": SHARED | SETTINGS[body],
+        "versions": {
+            name: version(name)
+            for name in ("stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
+        },
+        "commands": [
+            f"python scripts/train_behaviours.py train {body} --seed {seed}" for seed in seeds
+        ]
+        + [f"python scripts/train_behaviours.py select {body}"],
+    }
+    text = json.dumps(dict(sorted(index.items())), indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["train"])
+    parser.add_argument("command", choices=["train", "select"])
     parser.add_argument("body", choices=sorted(ENVIRONMENTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("behaviours"))
     parser.add_argument("--snapshot-every", type=int, default=100_000)
+    parser.add_argument("--package", type=Path, default=PACKAGE)
     arguments = parser.parse_args()
+    if arguments.command == "select":
+        select(arguments.body, output=arguments.output, package=arguments.package)
+        return
     train(
         arguments.body,
         seed=arguments.seed,
