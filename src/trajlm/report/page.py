@@ -1,0 +1,94 @@
+"""The report: one self-contained HTML page from run folders.
+
+Nothing on the page comes from elsewhere: style, charts and videos are inside it, and its content
+security policy forbids the rest, scripts included. The same folders give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from trajlm.core.errors import StorageError
+from trajlm.report import facts, sections
+from trajlm.report.formatting import plain
+from trajlm.report.html import Markup, join, tag
+from trajlm.report.records import Entry, read_entries
+
+HERE = Path(__file__).parent
+
+
+def build_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
+    """Write the page of these runs or groups of runs to `output` and return it.
+
+    A run without evaluation, video or curves is shown with an explained gap. Raises `DataError`
+    where a folder is no run, `StorageError` where `output` cannot be written.
+    """
+    entries = read_entries(folders)
+    text = page(entries, title=title)
+    output = Path(output)
+    beside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(output)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{output}: cannot be written: {error.strerror}") from None
+    return output
+
+
+def page(entries: Sequence[Entry], *, title: str | None = None) -> str:
+    """The page's HTML."""
+    title = plain(title or facts.title(list(entries)))
+    style = (HERE / "style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    template = Template((HERE / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=join(title),
+        policy=policy,
+        style=style,
+        header=sections.headline(entries, title=title),
+        navigation=_navigation(entries),
+        main=_main(entries),
+    )
+
+
+def _main(entries: Sequence[Entry]) -> Markup:
+    return join(
+        sections.scores(entries),
+        sections.conditioning(entries),
+        sections.videos(entries),
+        sections.episodes(entries),
+        sections.training(entries),
+        sections.what_was_run(entries),
+        sections.dataset(entries),
+        sections.protocol(entries),
+        sections.gaps(entries),
+    )
+
+
+def _navigation(entries: Sequence[Entry]) -> Markup:
+    links = [
+        ("scores", "Scores"),
+        ("conditioning", "Asked and reached"),
+        ("videos", "Videos"),
+        ("episodes", "Episodes"),
+        ("training", "Training"),
+        ("run", "What was run"),
+        ("data", "Data"),
+        ("protocol", "Protocol"),
+    ]
+    shown = [(name, text) for name, text in links if name != "videos" or len(entries) > 1]
+    return tag(
+        "nav", tag("ul", (tag("li", tag("a", text, href=f"#{name}")) for name, text in shown)),
+        aria_label="Sections",
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Score tables as plain data, and as Markdown or aligned text.
+
+A row is a mapping as in `results.json`; what it lacks is shown as a dash. The page, the command
+line and the README all draw from `score_table`, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trajlm.report.formatting import ABSENT, amount, asked, finite, interval, plain, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Headings, rows of equally many cells, and the columns that hold numbers."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.headings) for row in self.rows)
+
+
+SCORE_HEADINGS = (
+    "asked",
+    "reached",
+    "95% interval",
+    "interval over",
+    "d4rl_score",
+    "dataset_score",
+    "episodes",
+    "failed",
+    "length",
+)
+
+
+def score_table(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    names: Sequence[str] | None = None,
+    protocols: Sequence[str] | None = None,
+) -> Table:
+    """One row for each target return; `names` puts the run first, `protocols` a mark last."""
+    headings = (("run",) if names else ()) + SCORE_HEADINGS + (("protocol",) if protocols else ())
+    cells = []
+    for number, row in enumerate(rows):
+        first = (plain(names[number]),) if names else ()
+        last = (plain(protocols[number]),) if protocols else ()
+        cells.append(first + score_cells(row) + last)
+    start = 1 if names else 0
+    numeric = frozenset(
+        start + i for i, name in enumerate(SCORE_HEADINGS) if name != SCORE_HEADINGS[3]
+    )
+    return Table(headings=headings, rows=tuple(cells), numeric=numeric)
+
+
+def score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells under `SCORE_HEADINGS`."""
+    return (
+        asked(row.get("target_return")),
+        amount(row.get("return_mean")),
+        interval(row.get("return_interval")),
+        interval_kind(row),
+        _scored(row, "d4rl"),
+        _scored(row, "dataset"),
+        amount(row.get("episodes")),
+        amount(row.get("failed")),
+        amount(row.get("length_mean")),
+    )
+
+
+def interval_kind(row: Mapping[str, Any]) -> str:
+    """What the interval is over: '50 episodes' or '3 seeds'."""
+    kind = row.get("interval_kind")
+    if kind is None:
+        return ABSENT
+    number = num_seeds(row) if kind == "seeds" else finite(row.get("episodes"))
+    return f"{amount(number)} {kind}" if number is not None else plain(kind)
+
+
+def num_seeds(row: Mapping[str, Any]) -> int | None:
+    """Training seeds behind a row of a group; None where the row does not say."""
+    seeds = row.get("seeds", row.get("seed_means"))
+    if isinstance(seeds, list | tuple):
+        return len(seeds)
+    number = finite(seeds)
+    return None if number is None else int(number)
+
+
+def _scored(row: Mapping[str, Any], name: str) -> str:
+    value, ends = row.get(f"{name}_score"), row.get(f"{name}_interval")
+    text, span = score(value), interval(ends, of=score)
+    return text if span == ABSENT else f"{text} ({span})"
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub-flavoured Markdown table; pipes and line ends inside cells are escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(plain(c).replace("|", "\\|") for c in cells) + " |"
+
+    rule = ["---:" if i in table.numeric else "---" for i in range(len(table.headings))]
+    lines = [line(table.headings), "| " + " | ".join(rule) + " |", *map(line, table.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def to_text(table: Table) -> str:
+    """Columns aligned with spaces, numbers to the right, no control characters."""
+    rows = [tuple(plain(cell) for cell in row) for row in (table.headings, *table.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.headings))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in table.numeric else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines) + "\n"
