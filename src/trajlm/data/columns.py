@@ -43,4 +43,4 @@ def value_to_go(rewards: np.ndarray, offsets: np.ndarray, *, discount: float) ->
 def timesteps(offsets: np.ndarray) -> np.ndarray:
     """Steps since the episode's start: (M,) int64."""
     lengths = np.diff(offsets)
-    return np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], lengths)
+    return np.asarray(np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], lengths))

@@ -125,6 +125,13 @@ class TrajectoryStore:
                 f"extend: columns {sorted(segment.columns)} differ from the store's "
                 f"{sorted(self.segments[0].columns)}"
             )
+        for name, column in segment.columns.items():
+            old = self.segments[0].columns[name]
+            if column.shape[1:] != old.shape[1:] or column.dtype != old.dtype:
+                raise DataError(
+                    f"extend: column {name!r} holds {column.dtype} {column.shape[1:]} a row, the "
+                    f"store {old.dtype} {old.shape[1:]}"
+                )
         if segment.has_last_observation != self.has_last_observation:
             raise DataError("extend: one side keeps the last observation, the other does not")
         count = len(segment.lengths)
@@ -232,7 +239,7 @@ class TrajectoryStore:
     def rows(self, name: str, episode: int) -> np.ndarray:
         """Episode `episode`'s rows of a column: (T, ...), observations (T+1, ...) where kept."""
         segment, inner = self.index[episode]
-        return self.segments[segment].rows(name, int(inner))
+        return np.asarray(self.segments[int(segment)].rows(name, int(inner)))
 
     def episode(self, episode: int) -> Trajectory:
         seed = int(self.seeds[episode])
@@ -275,7 +282,8 @@ class TrajectoryStore:
 
     def _pick(self, by_segment: Sequence[np.ndarray]) -> np.ndarray:
         bases = np.cumsum([0] + [len(segment.lengths) for segment in self.segments])
-        return np.concatenate(by_segment)[bases[self.index[:, 0]] + self.index[:, 1]]
+        rows = bases[self.index[:, 0]] + self.index[:, 1]
+        return np.asarray(np.concatenate(by_segment)[rows])
 
 
 def segment_of(trajectories: Sequence[Trajectory]) -> Segment:
