@@ -29,7 +29,8 @@ FOLDER = Path(__file__).parent / "behaviours"
 FORMAT = "trajlm.behaviour/1"
 MAX_FILE_BYTES = 1_000_000
 ACTIVATIONS = ("relu", "tanh")
-RANDOM = "random"
+RANDOM, REPLAY = "random", "replay-"
+TIERS = ("random", "medium", "expert", "replay", "medium-expert")
 
 
 @dataclass(frozen=True, kw_only=True)

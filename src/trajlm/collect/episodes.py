@@ -75,8 +75,8 @@ def _episode(
     observations = np.stack([_box(step)[slot] for step in steps])
     return Trajectory(
         columns={
-            "observations": observations.astype(np.float32),
             "actions": np.stack([actions[slot] for actions in acted[:length]]),
+            "observations": observations.astype(np.float32),
             "rewards": np.array([step.reward[slot] for step in steps[1:]], np.float64),
         },
         terminated=bool(terminated),
