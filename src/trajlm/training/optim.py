@@ -1,0 +1,93 @@
+"""AdamW and its learning rate, which is set before each update."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trajlm.training.config import TrainingConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters.
+
+    `decay="all"` decays biases and layer norms too: the published Decision Transformer hands all
+    parameters to plain AdamW.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [p for p in trained if config.decay == "all" or p.ndim >= 2]
+    spared = [p for p in trained if not (config.decay == "all" or p.ndim >= 2)]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=(config.betas[0], config.betas[1]),
+        fused=True,
+    )
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """The rate of the update with index `step` (the first is 0, at 1/warmup of the full rate)."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    # Progress is clamped: the published Trajectory Transformer's cosine rises again past its end.
+    span = max(1, config.steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    share = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * share
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class FiniteGuard:
+    """Holds back every update from the first one whose loss or gradient is not finite.
+
+    The flag lives on the device and fused AdamW reads it there (`found_inf`), so a GPU need not
+    be waited for at each update; `bad_step` is read when something else waits for it anyway.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, device: torch.device) -> None:
+        self._bad = torch.zeros((), device=device)
+        self._step = torch.full((), -1, dtype=torch.int64, device=device)
+        optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+
+    def watch(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        """Look at the update with index `step`, before the optimiser runs."""
+        bad = ~torch.isfinite(loss.detach() + norm)
+        self._step.copy_(torch.where(bad & (self._step < 0), step, self._step))
+        self._bad.copy_(self._step >= 0)
+
+    @property
+    def bad_step(self) -> int | None:
+        """The index of the first update held back, or None. Waits for the device."""
+        step = int(self._step)
+        return None if step < 0 else step
+
+
+def gradient_norm(parameters: list[Tensor]) -> Tensor:
+    """The global L2 norm of the gradients, on their device."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return nn.utils.get_total_norm(gradients, foreach=True)
+
+
+def clip_in_next_step(
+    optimizer: torch.optim.Optimizer, norm: Tensor, largest: float | None
+) -> None:
+    """Let the next step divide the gradients so that their global norm is at most `largest`.
+
+    Fused AdamW divides by `grad_scale` while it reads them, which saves a pass over all; the
+    factor is that of `torch.nn.utils.clip_grad_norm_`.
+    """
+    if largest is not None:
+        scale = ((norm + 1e-6) / largest).clamp_(min=1.0)
+        optimizer.grad_scale = scale  # type: ignore[attr-defined]
