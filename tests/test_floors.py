@@ -59,7 +59,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     },
     "safetensors": {"training", "collect", "data"},
     "gymnasium": {"envs", "evaluation", "data/sources/minari.py", "cli"},
-    "h5py": {"data/sources"},
+    "h5py": {"data/sources", "bench"},
     "minari": {"data/sources/minari.py"},
     "mujoco": {"envs", "evaluation", "cli", "runs"},
     "PIL": {"evaluation/video.py"},
