@@ -1,0 +1,119 @@
+"""`trajlm evaluate RUN`: score a run at target returns and print the table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trajlm.cli import flags, tables
+from trajlm.cli.logs import to_stderr
+from trajlm.cli.progress import reporting
+from trajlm.core.discovery import algorithm, algorithms
+from trajlm.core.errors import UsageError
+from trajlm.evaluation.config import EvaluationConfig
+from trajlm.runs.config import RunConfig, resolve
+from trajlm.runs.folder import read_run
+
+ALIASES = {
+    "--episodes": "--evaluation.episodes",
+    "--seed": "--evaluation.seed",
+    "--data.env-id": "--env-id",
+    "--data.env_id": "--env-id",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    folder = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    rest = list(argv[1:] if folder else argv)
+    base = _base(folder, helping=any(token in flags.HELP for token in rest))
+    arguments = flags.parse(
+        evaluate_flags(base.algorithm),
+        rest,
+        prog="trajlm evaluate",
+        description=(
+            "trajlm evaluate RUN --policy.target-return 2000 4000 --episodes 50. RUN: the folder "
+            "of a run or of a group of seeds. Scores go to RUN/eval/step-STEP, in place of older "
+            "ones, or to --output. --seed is that of the first episode."
+        ),
+        default=_defaults(base),
+        aliases=ALIASES,
+    )
+    to_stderr(verbose=arguments.verbose)
+    assert folder is not None  # _base refuses
+    results, written = _evaluate(folder, base, arguments)
+    if arguments.json:
+        tables.print_json({**results, "folder": str(written)})
+    else:
+        tables.print_results(results, caption=f"in {written}")
+    return 0
+
+
+def evaluate_flags(algorithm_name: str) -> type[Any]:
+    """The flags of `evaluate`, with the algorithm's own `policy` section."""
+    return dataclasses.make_dataclass(
+        "EvaluateFlags",
+        [
+            ("env_id", str | None),
+            ("checkpoint", str),
+            ("output", str | None),
+            ("device", str),
+            ("threads", int | None),
+            ("json", bool),
+            ("verbose", bool),
+            ("evaluation", EvaluationConfig),
+            ("policy", algorithm(algorithm_name).config_module.PolicyConfig),
+        ],
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": "Evaluate a run."},
+    )
+
+
+def _base(folder: Path | None, *, helping: bool) -> RunConfig:
+    if folder is not None:
+        return read_run(folder)
+    if helping:
+        name, entry = next(iter(algorithms().items()))
+        return resolve(f"{name}/{entry.recipes[0]}")
+    raise UsageError("no run; write trajlm evaluate runs/NAME")
+
+
+def _defaults(base: RunConfig) -> Any:
+    return evaluate_flags(base.algorithm)(
+        env_id=None,
+        checkpoint="last",
+        output=None,
+        device=base.device,
+        threads=base.threads,
+        json=False,
+        verbose=False,
+        evaluation=base.evaluation,
+        policy=base.policy,
+    )
+
+
+def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any], Path]:
+    from trajlm.runs import group, offline, scoring
+
+    device = offline.set_machine(device=arguments.device, threads=arguments.threads)
+    config = dataclasses.replace(
+        base, policy=arguments.policy, evaluation=arguments.evaluation
+    )
+    shared = {
+        "config": config,
+        "env_id": arguments.env_id,
+        "checkpoint": arguments.checkpoint,
+        "device": device,
+    }
+    with reporting() as progress:
+        if group.is_group(folder):
+            if arguments.output is not None:
+                raise UsageError(f"--output: {folder} is a group; name one of its runs instead")
+            return dict(group.evaluate_group(folder, progress=progress, **shared)), folder
+        output = None if arguments.output is None else Path(arguments.output)
+        evaluation, written = scoring.evaluate_run(
+            folder, output=output, progress=progress, **shared
+        )
+    return evaluation.to_json(), written

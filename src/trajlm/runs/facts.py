@@ -1,0 +1,76 @@
+"""Facts of the machine and the installation, for meta.json, results and `trajlm doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("trajlm", "torch", "numpy", "safetensors", "gymnasium", "mujoco", "h5py", "minari")
+
+
+def package_version(name: str) -> str | None:
+    """The installed version, read without importing; None where the package is absent."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def available_cores() -> int:
+    """Cores this process may use (a container's limit counts, not the machine's total)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """One line: processor, cores, system."""
+    return f"{processor_name()}, {available_cores()} cores, {platform.system()}"
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this package lies in; None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(  # noqa: S603 (fixed arguments)
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def installation() -> dict[str, Any]:
+    """Versions and machine, as plain JSON."""
+    return {
+        "versions": {name: package_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "git": git_commit(),
+        "machine": machine(),
+        "cores": available_cores(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

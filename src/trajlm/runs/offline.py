@@ -1,0 +1,357 @@
+"""Offline runs: a dataset, a recipe and a seed become a folder with a trained, scored model.
+
+load -> check -> hold out -> prepare -> build -> train -> evaluate. Nothing is written before the
+data has been read and checked and the model built.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trajlm.algorithms.base import Algorithm, Prepared
+from trajlm.core.config import merge
+from trajlm.core.errors import DataError, UsageError
+from trajlm.core.seeding import counter_bits, derive
+from trajlm.data.doctor import check
+from trajlm.data.load import load_dataset
+from trajlm.data.store import TrajectoryStore
+from trajlm.data.summary import summarize
+from trajlm.runs.config import RunConfig, resolve
+from trajlm.runs.facts import installation
+from trajlm.runs.folder import (
+    DATASET_FILE,
+    META_FILE,
+    RESULTS_FILE,
+    RUN_FILE,
+    create_folder,
+    logged,
+    read_json,
+    read_run,
+    refuse_existing,
+    write_json,
+    write_text,
+)
+from trajlm.runs.scoring import (
+    Progress,
+    dataset_reference,
+    evaluate,
+    evaluate_run,
+    evaluation_folder,
+    targets_of,
+)
+from trajlm.sequence.batch import SequenceBatch
+from trajlm.sequence.loader import Loader, validation_batches
+from trajlm.training.lock import RunLock
+from trajlm.training.trainer import Trainer, TrainResult
+
+__all__ = ["Run", "evaluate", "resume", "run", "train"]
+
+HOLD_OUT_STREAM = 0x401D
+BUILD_STREAM = 0xB01D
+HOLD_OUT_AT_LEAST = 20
+"""Below this many episodes a held-out share that rounds to none stays none."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run. `results` is its results.json, None where no environment is known."""
+
+    folder: Path
+    config: RunConfig
+    model: Algorithm
+    training: TrainResult
+    results: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """Everything the trainer is handed. `validation` is None where nothing is held out."""
+
+    model: Algorithm
+    loader: Loader
+    validation: Callable[[], Iterable[SequenceBatch]] | None
+
+
+def train(
+    recipe: str,
+    *,
+    data: str | TrajectoryStore,
+    seed: int = 0,
+    steps: int | None = None,
+    output: str | Path = "runs",
+    name: str | None = None,
+    env_id: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train `recipe` on `data` (a reference or a store) and evaluate it.
+
+    `steps` replaces the recipe's number of updates; `overrides` is a nested mapping of further
+    configuration. Raises the errors of `trajlm.core.errors`, before anything is written where the
+    recipe, the data or the folder is at fault.
+    """
+    store = data if isinstance(data, TrajectoryStore) else None
+    given: dict[str, Any] = {"seed": seed, "data": {}}
+    given["data"]["path"] = data if isinstance(data, str) else f"store:{data.name}"
+    if env_id is not None:
+        given["data"]["env_id"] = env_id
+    if steps is not None:
+        given["training"] = {"steps": steps}
+    config = resolve(recipe, merge(overrides or {}, given))
+    return run(
+        config, folder=Path(output) / (name or run_name(config)), store=store, progress=progress
+    )
+
+
+def resume(
+    folder: str | Path,
+    *,
+    config: RunConfig | None = None,
+    store: TrajectoryStore | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Continue the run in `folder` (as `config`, where given); a finished run is only read."""
+    folder = Path(folder)
+    return run(
+        config or read_run(folder), folder=folder, store=store, resuming=True, progress=progress
+    )
+
+
+def run(
+    config: RunConfig,
+    *,
+    folder: Path,
+    store: TrajectoryStore | None = None,
+    resuming: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """The whole of a run in `folder`, which must be new unless `resuming`."""
+    if not resuming:
+        refuse_existing(folder)
+    device = set_machine(device=config.device, threads=config.threads)
+    store = store or load_store(config)
+    examine(store, config)
+    if resuming:
+        _refuse_other_data(folder, store)
+    assembly = assemble(config, store)
+    if not resuming:
+        create_folder(folder, {RUN_FILE: config.to_yaml()})
+    with logged(folder / "train.log"):
+        with RunLock(folder):
+            _describe(folder, config, store, assembly.model)
+        trained = _fit(config, folder, assembly, device=device, resuming=resuming)
+        results = _final_evaluation(config, folder, assembly.model, trained.step, progress)
+    return Run(
+        folder=folder, config=config, model=assembly.model, training=trained, results=results
+    )
+
+
+def run_name(config: RunConfig) -> str:
+    """RECIPE-DATASET-seedN, in letters that suit a folder."""
+    dataset = Path(config.data.path.partition(":")[2] or config.data.path)
+    parts = [config.recipe.replace("/", "-"), dataset.stem or "data", f"seed{config.seed}"]
+    text = "-".join(parts)
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
+
+
+# ---- data ---------------------------------------------------------------------------------------
+
+
+def load_store(config: RunConfig) -> TrajectoryStore:
+    """The configured dataset. Raises `UsageError` where none is named, `DataError` where broken."""
+    if not config.data.path:
+        raise UsageError("no dataset: say which, --data DATASET (trajlm list shows some)")
+    return load_dataset(
+        config.data.path, env_id=config.data.env_id, on_bad=config.data.on_bad
+    )
+
+
+def examine(store: TrajectoryStore, config: RunConfig) -> None:
+    """The doctor's errors are raised, its warnings logged."""
+    asked = [target for target in config.target_returns if target is not None]
+    findings = check(store, asked_returns=asked)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise DataError(
+            f"{store.name or 'dataset'}: {errors[0]}{more}; trajlm data check shows all, "
+            "--data.on-bad drop-episode leaves such episodes out"
+        )
+    for finding in findings:
+        logger.warning("%s", finding)
+
+
+def hold_out(store: TrajectoryStore, *, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the episodes to train on and of the finished ones held out.
+
+    A keyed permutation that does not depend on the run's seed: runs of one dataset are compared
+    on the same held-out episodes.
+    """
+    finished = np.flatnonzero(~store.unfinished)
+    count = int(fraction * len(finished))
+    if fraction > 0 and len(finished) >= HOLD_OUT_AT_LEAST:
+        count = max(1, count)
+    order = np.argsort(counter_bits(HOLD_OUT_STREAM, np.arange(len(finished))), kind="stable")
+    held_out = np.sort(finished[order[:count]])
+    return np.setdiff1d(np.arange(len(store)), held_out), held_out
+
+
+def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
+    """The fresh model and its batches. Statistics are fitted on the training episodes alone."""
+    algorithm: type[Algorithm] = config.entry.algorithm_class
+    # Facts of the whole dataset: a held-out episode may be the longest.
+    spec = store.spec
+    if spec.env_id is None and config.data.env_id is not None:
+        spec = replace(spec, env_id=config.data.env_id)
+    kept, held_out = hold_out(store, fraction=config.training.validation_fraction)
+    prepared = algorithm.prepare(config.model, store.select(kept))
+    request = algorithm.windows(config.model, spec)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(config.seed, BUILD_STREAM))
+        model = algorithm.build(config.model, spec, prepared.fitted)
+    batch_size = config.training.batch_size
+    loader = Loader(prepared.store, request, batch_size=batch_size, seed=config.seed)
+    if not len(held_out):
+        return Assembly(model=model, loader=loader, validation=None)
+    aside: Prepared = algorithm.prepare(config.model, store.select(held_out))
+
+    def validation() -> Iterable[SequenceBatch]:
+        return validation_batches(aside.store, request, batch_size=batch_size)
+
+    return Assembly(model=model, loader=loader, validation=validation)
+
+
+def set_machine(*, device: str, threads: int | None) -> str:
+    """Set torch's threads where asked; the device to use."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return choose_device(device)
+
+
+def choose_device(asked: str) -> str:
+    """`auto`: a GPU where torch sees one. Raises `UsageError` for a device that is not there."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(asked).type
+    except RuntimeError:
+        raise UsageError(f"device: {asked!r} is none; write auto, cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: 'cuda' was asked for and torch sees no GPU; write --device cpu")
+    return asked
+
+
+def _refuse_other_data(folder: Path, store: TrajectoryStore) -> None:
+    before = read_json(folder / META_FILE).get("data_hash")
+    if before and before != store.content_hash:
+        raise DataError(
+            f"{folder} was trained on data {before[:12]}, {store.name} is {store.content_hash[:12]}; "
+            "give the run its own dataset again"
+        )
+
+
+# ---- training and evaluation --------------------------------------------------------------------
+
+
+def _describe(
+    folder: Path, config: RunConfig, store: TrajectoryStore, model: Algorithm
+) -> None:
+    """run.yaml, dataset.json and the facts that are known before training."""
+    write_text(folder / RUN_FILE, config.to_yaml())
+    write_json(folder / DATASET_FILE, summarize(store))
+    env_id = model.spec.env_id
+    own = [store.metadata.get("ref_min_score"), store.metadata.get("ref_max_score")]
+    reference = (dataset_reference(env_id) if env_id else None) or own
+    write_json(
+        folder / META_FILE,
+        {
+            "format": "trajlm.run/1",
+            "algorithm": config.algorithm,
+            "recipe": config.recipe,
+            "seed": config.seed,
+            "threads": torch.get_num_threads(),
+            "dataset": store.name,
+            "data_hash": store.content_hash,
+            "env_id": env_id,
+            "dataset_reference": None if None in reference else list(reference),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "flops_per_update": model.flops_per_step(config.training.batch_size),
+            **installation(),
+        },
+    )
+
+
+def _fit(
+    config: RunConfig, folder: Path, assembly: Assembly, *, device: str, resuming: bool
+) -> TrainResult:
+    trainer = Trainer(
+        assembly.model,
+        config=config.training,
+        loader=assembly.loader,
+        validation=assembly.validation,
+        folder=folder,
+        seed=config.seed,
+        device=device,
+        resume=resuming,
+        on_evaluate=_evaluation_hook(config, folder, assembly.model),
+    )
+    result = trainer.run()
+    precision = {"name": trainer.precision.name, "reason": trainer.precision.reason}
+    facts = {"step": result.step, "stopped_by": result.stopped_by}
+    rate = {"updates_per_s": result.updates_per_s, "seconds": result.seconds}
+    meta = read_json(folder / META_FILE)
+    if result.seconds > 0 or "training" not in meta:
+        facts |= rate
+    else:  # a finished run that was only read keeps the rate it was trained at
+        facts = {**meta["training"], **facts}
+    write_json(folder / META_FILE, {**meta, "precision": precision, "training": facts})
+    return result
+
+
+def _evaluation_hook(
+    config: RunConfig, folder: Path, model: Algorithm
+) -> Callable[[int], Mapping[str, float]] | None:
+    """Scores along the way, where asked for; the run's score is the mean over all targets."""
+    if not config.training.evaluate_every or model.spec.env_id is None:
+        return None
+
+    def hook(step: int) -> Mapping[str, float]:
+        silent = replace(config, evaluation=replace(config.evaluation, video=False))
+        evaluation, _ = evaluate_run(folder, config=silent, checkpoint=str(step))
+        means = [(row["target_return"], row["return_mean"]) for row in evaluation.rows]
+        named = {f"return_{asked or 0:.0f}": mean for asked, mean in means if mean is not None}
+        return {**named, "score": float(np.mean(list(named.values()) or [np.nan]))}
+
+    return hook
+
+
+def _final_evaluation(
+    config: RunConfig, folder: Path, model: Algorithm, step: int, progress: Progress | None
+) -> Mapping[str, Any] | None:
+    """The scores of the last weights; read where a run that was finished already has them."""
+    if model.spec.env_id is None:
+        logger.warning(
+            "no environment is known for this dataset, so the run is not evaluated; write: "
+            "trajlm evaluate %s --data.env-id ID",
+            folder,
+        )
+        return None
+    done = evaluation_folder(folder, step) / RESULTS_FILE
+    if done.is_file():
+        results = read_json(done)
+        asked = results["protocol"]
+        same = asked["evaluation_seed"] == config.evaluation.seed
+        same &= asked["episodes"] == config.evaluation.episodes
+        if same and asked["targets"] == targets_of(config.policy, model.spec):
+            return results
+    evaluation, _ = evaluate_run(folder, config=config, progress=progress)
+    return evaluation.to_json()

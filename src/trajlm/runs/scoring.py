@@ -1,0 +1,220 @@
+"""Scores of a trained model: from a run's folder or a model at hand to results.json.
+
+This is where a model, the environments and the references of the dataset score meet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trajlm.algorithms.base import Algorithm
+from trajlm.collect.behaviour import behaviour_index
+from trajlm.core.config import to_mapping
+from trajlm.core.errors import CheckpointError, TrajlmError, UsageError
+from trajlm.core.spec import DataSpec
+from trajlm.evaluation.config import EvaluationConfig
+from trajlm.evaluation.evaluate import Evaluation, write_results
+from trajlm.evaluation.evaluate import evaluate as evaluate_policy
+from trajlm.evaluation.video import record
+from trajlm.runs.config import RunConfig
+from trajlm.runs.facts import installation
+from trajlm.runs.folder import META_FILE, finite, make_folder, read_json, read_run
+from trajlm.training.checkpoint import artefact_folder, load_artefact
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share that is done, 0 to 1."""
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: Algorithm,
+    *,
+    target_return: float | Sequence[float] | None = None,
+    episodes: int = 50,
+    seed: int = 1000,
+    env_id: str | None = None,
+    policy: Any = None,
+    **options: Any,
+) -> Evaluation:
+    """Scores of `model` in its dataset's environment (or `env_id`), at one or more target returns.
+
+    `policy`: the algorithm's `PolicyConfig`; `options`: further fields of `EvaluationConfig`.
+    Raises `UsageError` where no environment is known, `EnvironmentFault` where it cannot be made.
+    """
+    if isinstance(target_return, int | float):
+        target_return = [target_return]
+    return evaluate_model(
+        model,
+        env_id=env_id,
+        targets=None if target_return is None else [float(value) for value in target_return],
+        policy=policy,
+        config=EvaluationConfig(**{"video": False, "episodes": episodes, "seed": seed, **options}),
+    )
+
+
+def evaluate_model(
+    model: Algorithm,
+    *,
+    config: EvaluationConfig,
+    env_id: str | None = None,
+    targets: Sequence[float] | None = None,
+    policy: Any = None,
+    facts: Mapping[str, Any] | None = None,
+    reference: tuple[float, float] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """As `evaluate`, with a ready configuration and the facts of the run."""
+    spec = model.spec
+    env_id = env_id or spec.env_id
+    if env_id is None:
+        raise UsageError(
+            f"dataset {spec.dataset!r} names no environment; "
+            "say which one to evaluate in: --data.env-id ID, or env_id= in Python"
+        )
+    actor = policy_of(model, policy, config)
+    if targets is None:
+        targets = targets_of(policy, spec)
+    installed = installation()
+    known = {
+        "dataset": spec.dataset,
+        "data_hash": spec.data_hash,
+        "threads": torch.get_num_threads(),
+        "machine": installed["machine"],
+        **(facts or {}),
+    }
+    return evaluate_policy(
+        actor,
+        spec=spec,
+        env_id=env_id,
+        targets=targets,
+        config=config,
+        dataset_reference=dataset_reference(env_id) or reference,
+        facts=known,
+        progress=None if progress is None else lambda share: progress("evaluating", share),
+    )
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    config: RunConfig | None = None,
+    env_id: str | None = None,
+    checkpoint: str = "last",
+    output: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[Evaluation, Path]:
+    """Evaluate a checkpoint of the run in `folder`; the scores and the folder they lie in.
+
+    `config`: the run's own where None; its `policy` and `evaluation` are used. `env_id`: where
+    not in the environment of the data.
+    `output`: where to write instead of `folder/eval/step-STEP`.
+    """
+    config = config or read_run(folder)
+    saved = checkpoint_folder(folder, checkpoint)
+    model = load_artefact(saved, device=device)
+    step = int(saved.name.rpartition("-")[2])
+    evaluation = evaluate_model(
+        model,
+        env_id=env_id or model.spec.env_id or config.data.env_id,
+        policy=config.policy,
+        config=config.evaluation,
+        facts={
+            "algorithm": config.algorithm,
+            "recipe": config.recipe,
+            "training_seed": config.seed,
+            "updates": step,
+            "checkpoint": checkpoint,
+            "checkpoint_step": step,
+        },
+        reference=_pair(read_json(folder / META_FILE).get("dataset_reference")),
+        progress=progress,
+    )
+    target = make_folder(output or evaluation_folder(folder, step))
+    write_results(target, evaluation)
+    if config.evaluation.video:
+        record_best(model, evaluation, config=config, folder=target, progress=progress)
+    return evaluation, target
+
+
+def evaluation_folder(folder: Path, step: int) -> Path:
+    """Where the evaluation of a checkpoint lies."""
+    return folder / "eval" / f"step-{step:08d}"
+
+
+def checkpoint_folder(folder: Path, checkpoint: str) -> Path:
+    """`last`, `best` or an update's number as the folder below `folder/checkpoints`."""
+    if checkpoint in ("last", "best"):
+        found = artefact_folder(folder, which=checkpoint)
+    elif checkpoint.isdecimal():
+        found = folder / "checkpoints" / f"step-{int(checkpoint):08d}"
+    else:
+        raise UsageError(f"checkpoint {checkpoint!r} is not 'last', 'best' or an update's number")
+    if not found.name.startswith("step-") or not found.is_dir():
+        there = ", ".join(sorted(p.name for p in folder.glob("checkpoints/step-*"))) or "none"
+        raise CheckpointError(f"{folder}: no checkpoint {checkpoint!r}; there are: {there}")
+    return found
+
+
+def record_best(
+    model: Algorithm,
+    evaluation: Evaluation,
+    *,
+    config: RunConfig,
+    folder: Path,
+    progress: Progress | None = None,
+) -> Path | None:
+    """A video of the target that achieved most, in `folder`; None where nothing can be drawn."""
+    scored = [row for row in evaluation.rows if row["return_mean"] is not None]
+    if not scored:
+        return None
+    best = max(scored, key=lambda row: row["return_mean"])
+    if progress is not None:
+        progress("recording a video", 0.0)
+    return record(
+        policy_of(model, config.policy, config.evaluation),
+        env_id=best["env_id"],
+        target=best["target_return"],
+        seed=config.evaluation.seed,
+        path=folder / "video.mp4",
+    )
+
+
+def policy_of(model: Algorithm, policy: Any, config: EvaluationConfig) -> Any:
+    """The model's policy at the evaluation's precision, where the algorithm knows precisions."""
+    if policy is not None and "precision" in to_mapping(policy):
+        policy = replace(policy, precision=config.precision)
+    return model.policy(policy)
+
+
+def targets_of(policy: Any, spec: DataSpec) -> list[float | None]:
+    """The returns to ask for: the policy's, else the best in the data; None where it asks nothing."""
+    fields = {} if policy is None else to_mapping(policy)
+    if "target_return" not in fields:
+        return [None]
+    return list(fields["target_return"] or [spec.return_max])
+
+
+def dataset_reference(env_id: str) -> tuple[float, float] | None:
+    """(random, expert) mean returns of the shipped behaviours in this environment, where known."""
+    try:
+        bodies = behaviour_index()
+    except TrajlmError:
+        return None
+    for facts in bodies.values():
+        if facts.get("env_id") == env_id:
+            return _pair([facts.get("random_return"), facts.get("expert_return")])
+    return None
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    if isinstance(value, list | tuple) and len(value) == 2 and None not in value:
+        return float(value[0]), float(value[1])
+    return None
