@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from trajlm.algorithms.decision_transformer.config import Config
 from trajlm.algorithms.decision_transformer.model import Model
 from trajlm.core.errors import UsageError
@@ -80,9 +81,9 @@ def test_loss_is_the_masked_mean_squared_error_in_unit_actions(
     model: Model, store: TrajectoryStore
 ) -> None:
     prepared = Model.prepare(CONFIG, store)
-    batch = Loader(
-        prepared.store, Model.windows(CONFIG, store.spec), batch_size=32, seed=0
-    ).batch(0)
+    batch = Loader(prepared.store, Model.windows(CONFIG, store.spec), batch_size=32, seed=0).batch(
+        0
+    )
     assert not batch.mask.all()
     scaled = batch.actions.clone()
     scaled[..., 1] = scaled[..., 1] / 5.0 - 1.0
@@ -116,7 +117,12 @@ def test_it_learns_a_rule(store: TrajectoryStore) -> None:
 
 
 def drive(
-    model: Model, observations: np.ndarray, rewards: np.ndarray, *, target: np.ndarray, **options: int
+    model: Model,
+    observations: np.ndarray,
+    rewards: np.ndarray,
+    *,
+    target: np.ndarray,
+    **options: int,
 ) -> np.ndarray:
     """Actions (T, N, 2) for given observations (T, N, 3) and rewards (T, N)."""
     policy = model.policy(**options)
@@ -186,9 +192,7 @@ def test_slots_restart_and_are_selected_independently(model: Model) -> None:
         )
         if step == 5:
             carry = carry.select(np.array([1, 0]))
-            seen = Step(
-                **{name: getattr(seen, name)[[1, 0]] for name in Step.__dataclass_fields__}
-            )
+            seen = Step(**{name: getattr(seen, name)[[1, 0]] for name in Step.__dataclass_fields__})
         carry, action = policy.act(carry, seen)
     alone = drive(model, observations[4:, 1:2], rewards[4:, 1:2], target=target[1:2])
     assert np.abs(action[0] - alone[1, 0]).max() < 1e-5
@@ -244,9 +248,7 @@ def test_dict_observations_are_summed() -> None:
     policy = model.policy(target_return=1.0)
     observation = {"body": np.ones((1, 3)), "goal": np.zeros((1, 2))}
     step = Step.of(np.zeros(1), is_first=True)
-    _, action = policy.act(
-        policy.initial(1), Step(**{**vars(step), "observation": observation})
-    )
+    _, action = policy.act(policy.initial(1), Step(**{**vars(step), "observation": observation}))
     other = {"body": np.ones((1, 3)), "goal": np.ones((1, 2))}
     _, changed = policy.act(policy.initial(1), Step(**{**vars(step), "observation": other}))
     assert action.shape == (1, 2) and not np.allclose(action, changed)

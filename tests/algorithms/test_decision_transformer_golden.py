@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+
 from trajlm.algorithms.decision_transformer.config import Config
 from trajlm.algorithms.decision_transformer.model import Model
 from trajlm.core.spec import Box, DataSpec

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trajlm.core.errors import UsageError
 from trajlm.nn.dropout import dropout, dropout_add, keep_factors
 from trajlm.nn.interleave import interleave

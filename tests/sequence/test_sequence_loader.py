@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from trajlm.core.errors import DataError
 from trajlm.core.spec import Box
 from trajlm.core.trajectory import Trajectory
@@ -92,7 +93,9 @@ def test_validation_sees_every_step_once(store: TrajectoryStore) -> None:
 
 def test_validation_is_limited_and_constant(store: TrajectoryStore) -> None:
     runs = [
-        torch.cat([b.actions for b in validation_batches(store, REQUEST, batch_size=2, max_batches=2)])
+        torch.cat(
+            [b.actions for b in validation_batches(store, REQUEST, batch_size=2, max_batches=2)]
+        )
         for _ in range(2)
     ]
     assert len(runs[0]) == 4 and torch.equal(runs[0], runs[1])
@@ -109,7 +112,9 @@ def test_an_extended_store_is_sampled_across_segments(store: TrajectoryStore) ->
     assert grown.version == 1
     newest = batch.actions[..., 0] >= 4000
     assert newest.any()
-    assert torch.equal(batch.columns["observations"][..., 0][newest], batch.actions[..., 0][newest] + 0.5)
+    assert torch.equal(
+        batch.columns["observations"][..., 0][newest], batch.actions[..., 0][newest] + 0.5
+    )
 
 
 def test_a_missing_column_is_named(store: TrajectoryStore) -> None:

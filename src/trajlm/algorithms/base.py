@@ -68,7 +68,9 @@ class Algorithm(nn.Module, ABC):
         """The loss of a batch."""
 
     @abstractmethod
-    def policy(self, config: Any = None, *, guide: Critic | None = None, **overrides: Any) -> Policy:
+    def policy(
+        self, config: Any = None, *, guide: Critic | None = None, **overrides: Any
+    ) -> Policy:
         """A policy that acts with this model.
 
         `config` is the algorithm's `PolicyConfig` (its defaults where None); `overrides` are

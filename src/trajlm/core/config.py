@@ -27,7 +27,9 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], *, where: str = "") -
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in fields:
-            raise UsageError(f"unknown configuration key {where + str(key)!r}{suggestion(str(key), fields)}")
+            raise UsageError(
+                f"unknown configuration key {where + str(key)!r}{suggestion(str(key), fields)}"
+            )
     values = {k: convert(v, hints[k], where=where + k) for k, v in mapping.items()}
     missing = [
         where + name
@@ -111,11 +113,11 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
             raise UsageError(f"key {key!r} is written twice, line {node.start_mark.line + 1}")
-    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
+    return dict(loader.construct_pairs(node, deep=True))
 
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)

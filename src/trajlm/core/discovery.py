@@ -85,5 +85,3 @@ def find_recipe(reference: str) -> tuple[AlgorithmEntry, dict[str, Any]]:
     if not recipe_name:
         raise UsageError(f"{reference!r} names no recipe; write {name}/{entry.recipes[0]}")
     return entry, read_recipe(entry.recipes_path, recipe_name)
-
-

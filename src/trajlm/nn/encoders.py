@@ -17,7 +17,9 @@ from trajlm.nn.normalizer import Normalizer
 class VectorEncoder(nn.Module):
     """A Box of any shape, flattened, normalised by the data's statistics and mapped linearly."""
 
-    def __init__(self, space: Box, width: int, *, name: str, fitted: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, space: Box, width: int, *, name: str, fitted: Mapping[str, np.ndarray]
+    ) -> None:
         super().__init__()
         self.normalizer = Normalizer(space.size)
         self.normalizer.fit(fitted, name)
@@ -50,9 +52,7 @@ class DictEncoder(nn.Module):
         return torch.stack([part(x[leaf]) for leaf, part in self.parts.items()]).sum(0)
 
 
-def encoder(
-    space: Space, width: int, *, name: str, fitted: Mapping[str, np.ndarray]
-) -> nn.Module:
+def encoder(space: Space, width: int, *, name: str, fitted: Mapping[str, np.ndarray]) -> nn.Module:
     """The encoder of a space. `name`: the column whose statistics `fitted` holds.
 
     Raises `UsageError` for a space that has none yet.

@@ -14,6 +14,7 @@ Legend: B batch, T tokens, S output tokens, D width, H heads, E = D / H.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,10 @@ from torch.nn import functional
 from trajlm.core.errors import UsageError
 from trajlm.nn.dropout import dropout, dropout_add
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,9 @@ class AttentionMask:
         if self.visible_keys is not None:
             seen = seen & self.visible_keys[:, None, None, :]
         lowest = torch.finfo(like.dtype).min
-        return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, lowest)
+        return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(
+            ~seen, lowest
+        )
 
 
 class Attention(nn.Module):
@@ -103,7 +109,8 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, E)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -133,14 +140,15 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = [Block(config) for _ in range(config.num_layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
         self.apply(initialize)
-        for block in self.blocks:
+        for block in blocks:
             # GPT-2: each residual branch starts smaller, so that the sum over layers does not grow.
             scale = 0.02 / math.sqrt(2 * config.num_layers)
-            nn.init.normal_(block.attention.output.weight, std=scale)  # type: ignore[union-attr]
-            nn.init.normal_(block.mlp_output.weight, std=scale)  # type: ignore[union-attr]
+            nn.init.normal_(block.attention.output.weight, std=scale)
+            nn.init.normal_(block.mlp_output.weight, std=scale)
 
     def forward(
         self,

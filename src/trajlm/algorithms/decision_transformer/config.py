@@ -40,7 +40,9 @@ class Config:
         if self.max_timestep is not None and not 1 <= self.max_timestep <= 1_000_000:
             raise UsageError(f"max_timestep: {self.max_timestep} is not in 1..1000000")
         if self.num_layers * self.width * self.width > 2**31 // 12:
-            raise UsageError(f"width: {self.width} with {self.num_layers} layers is over 2^31 weights")
+            raise UsageError(
+                f"width: {self.width} with {self.num_layers} layers is over 2^31 weights"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

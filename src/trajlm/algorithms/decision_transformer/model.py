@@ -168,7 +168,7 @@ class Model(Algorithm):
         full = 4 * width * width + 2 * width * mlp
         last = 2 * width * width + (2 * width * width + 2 * width * mlp) / 3
         weights = (self.config.num_layers - 1) * full + last
-        return 6.0 * weights * batch_size * 3 * self.config.context_length
+        return float(6.0 * weights * batch_size * 3 * self.config.context_length)
 
 
 def timestep_rows(config: Config, spec: DataSpec) -> int:

@@ -21,6 +21,7 @@ from trajlm.algorithms.decision_transformer.config import PolicyConfig
 from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Condition, Observation, Step
 from trajlm.core.spec import Box, leaves
+from trajlm.nn.heads import action_box
 
 if TYPE_CHECKING:
     from trajlm.algorithms.decision_transformer.model import Model
@@ -68,7 +69,9 @@ class DecisionTransformerPolicy:
             config = replace(config, **overrides)
         except TypeError:
             known = [field.name for field in fields(PolicyConfig)]
-            raise UsageError(f"policy: unknown option in {sorted(overrides)}; known: {known}") from None
+            raise UsageError(
+                f"policy: unknown option in {sorted(overrides)}; known: {known}"
+            ) from None
         return cls(model.eval(), config)
 
     @property
@@ -93,7 +96,7 @@ class DecisionTransformerPolicy:
             target=self._targets(num_envs, condition).to(device),
             remaining=torch.zeros(num_envs, length, device=device),
             observations=observations,
-            actions=torch.zeros(num_envs, length, spec.action.size, device=device),
+            actions=torch.zeros(num_envs, length, action_box(spec.action).size, device=device),
             steps=torch.zeros(num_envs, dtype=torch.int64, device=device),
         )
 
@@ -105,7 +108,9 @@ class DecisionTransformerPolicy:
             return torch.from_numpy(asked)
         configured = self.config.target_return
         if configured is not None and len(configured) > 1:
-            raise UsageError("target_return: several are configured; pass one a slot in a Condition")
+            raise UsageError(
+                "target_return: several are configured; pass one a slot in a Condition"
+            )
         best = self.model.spec.return_max
         return torch.full((num_envs,), best if configured is None else configured[0])
 
@@ -115,7 +120,7 @@ class DecisionTransformerPolicy:
         carry = self._observe(carry, step)
         unit = self._predict(carry)
         carry = replace(carry, actions=_put_last(carry.actions, unit))
-        space = self.model.spec.action
+        space = action_box(self.model.spec.action)
         action = self.model.action_scale.to_bounds(unit).float().cpu().numpy()
         return carry, action.reshape(-1, *space.shape).astype(space.dtype)
 
