@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -38,7 +39,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from trajlm.collect.behaviour import RANDOM, UniformBehaviour, read_behaviour
 from trajlm.collect.episodes import SLOTS, run_episodes
 from trajlm.core.protocols import Policy
-from trajlm.envs.make import make_vector
+from trajlm.envs.make import make_environment, make_vector
 
 ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
 ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
@@ -272,22 +273,20 @@ def evaluated(
 
 def write_behaviour(snapshot: Snapshot, path: Path, *, facts: dict[str, Any]) -> None:
     """The snapshot in the package's form: with the action bounds, readable by everyone."""
-    space = gymnasium.make(snapshot.facts["env_id"]).action_space
     tensors = load_file(snapshot.path)
-    tensors["action_low"], tensors["action_high"] = space.low, space.high  # type: ignore[attr-defined]
+    tensors["action_low"], tensors["action_high"] = action_bounds(snapshot.facts["body"])
     save_file(tensors, path, metadata={"trajlm": json.dumps(facts)})
     path.chmod(0o644)  # safetensors writes 0600
 
 
-def measured(snapshot: Snapshot, folder: Path, *, seed: int) -> dict[str, Any]:
+def measured(snapshot: Snapshot, *, seed: int) -> dict[str, Any]:
     """`evaluated` of a snapshot, through the code that collects with it."""
-    path = folder / f"candidate-{snapshot.seed}-{snapshot.steps}.safetensors"
-    write_behaviour(snapshot, path, facts=snapshot.facts)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "candidate.safetensors"
+        write_behaviour(snapshot, path, facts=snapshot.facts)
+        policy = read_behaviour(path)
     name = f"{snapshot.seed}/{snapshot.steps}"
-    result = evaluated(
-        read_behaviour(path), snapshot.facts["env_id"], name=name, seed=seed, episodes=EPISODES
-    )
-    path.unlink()
+    result = evaluated(policy, snapshot.facts["env_id"], name=name, seed=seed, episodes=EPISODES)
     print(json.dumps({"seed": snapshot.seed, "steps": snapshot.steps} | result), flush=True)
     return result
 
@@ -306,29 +305,42 @@ def along_the_way(way: list[Snapshot]) -> list[Snapshot]:
 
 
 def select(body: str, *, output: Path, package: Path) -> None:
-    """Write the body's behaviours and its entry in `index.json`."""
-    by_seed, folder = snapshots(body, output=output), package / body
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the body's behaviours and its entry in `index.json`, all at the end."""
+    by_seed = snapshots(body, output=output)
     every = sorted(itertools.chain(*by_seed.values()), key=lambda one: -one.quick_return)
-    returns = {
-        one: measured(one, folder, seed=CHOOSE)["return_mean"] for one in every[:NUM_CANDIDATES]
-    }
+    returns = {one: measured(one, seed=CHOOSE)["return_mean"] for one in every[:NUM_CANDIDATES]}
     expert = max(returns, key=returns.__getitem__)
     way = [one for one in by_seed[expert.seed] if one.steps <= expert.steps]
     third = returns[expert] / 3
     near = sorted(way, key=lambda one: abs(one.quick_return - third))[:3]
-    distance = {one: abs(measured(one, folder, seed=CHOOSE)["return_mean"] - third) for one in near}
+    distance = {one: abs(measured(one, seed=CHOOSE)["return_mean"] - third) for one in near}
     chosen = {"expert": expert, "medium": min(distance, key=distance.__getitem__)}
     chosen |= {f"replay-{number}": one for number, one in enumerate(along_the_way(way))}
-    entries, known = {}, {}
+    results = {one: measured(one, seed=REPORT) for one in set(chosen.values())}
+    random = evaluated_random(body)
+    folder = package / body
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
     for name, one in chosen.items():
-        if one not in known:
-            known[one] = measured(one, folder, seed=REPORT)
         path = folder / f"{name}.safetensors"
-        write_behaviour(one, path, facts=one.facts | known[one])
+        write_behaviour(one, path, facts=one.facts | results[one])
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        entries[name] = {"seed": one.seed, "steps": one.steps, **known[one], "sha256": digest}
-    write_index(package / "index.json", body, entries=entries, by_seed=by_seed)
+        entries[name] = {"seed": one.seed, "steps": one.steps, **results[one], "sha256": digest}
+    write_index(package / "index.json", body, entries=entries, random=random, by_seed=by_seed)
+
+
+def evaluated_random(body: str) -> dict[str, Any]:
+    low, high = action_bounds(body)
+    policy = UniformBehaviour(name=RANDOM, low=low, high=high, facts={})
+    name = f"{body}/{RANDOM}"
+    return evaluated(policy, ENVIRONMENTS[body], name=name, seed=REPORT, episodes=RANDOM_EPISODES)
+
+
+def action_bounds(body: str) -> tuple[np.ndarray, np.ndarray]:
+    """(A,) float32 low and high."""
+    space = make_environment(ENVIRONMENTS[body]).action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    return space.low, space.high
 
 
 def write_index(
@@ -336,16 +348,11 @@ def write_index(
     body: str,
     *,
     entries: dict[str, Any],
+    random: dict[str, Any],
     by_seed: dict[int, list[Snapshot]],
 ) -> None:
     """Facts of the body: returns, where they come from, and how each seed ended."""
-    env_id = ENVIRONMENTS[body]
-    space = gymnasium.make(env_id).action_space
-    low, high = space.low, space.high  # type: ignore[attr-defined]
-    uniform = UniformBehaviour(name=RANDOM, low=low, high=high, facts={})
-    random = evaluated(
-        uniform, env_id, name=f"{body}/{RANDOM}", seed=REPORT, episodes=RANDOM_EPISODES
-    )
+    low, high = action_bounds(body)
     seeds = {}
     for seed, ones in sorted(by_seed.items()):
         best = max(ones, key=lambda one: one.quick_return)
@@ -360,7 +367,7 @@ def write_index(
     finished = [s for s, ones in by_seed.items() if ones[-1].steps >= total]
     index = json.loads(path.read_text()) if path.exists() else {}
     index[body] = {
-        "env_id": env_id,
+        "env_id": ENVIRONMENTS[body],
         "action_low": low.tolist(),
         "action_high": high.tolist(),
         "random_return": random["return_mean"],

@@ -28,7 +28,7 @@ from trajlm.core.spec import Box, Space
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.sources.minari import write
 from trajlm.data.sources.minari_form import folder_of
-from trajlm.envs.make import make_environment, max_episode_steps
+from trajlm.envs.make import make_environment, max_episode_steps, registered
 from trajlm.envs.spaces import from_gymnasium
 
 UNKNOWN_LIMIT = 1000
@@ -87,7 +87,7 @@ def collect(
         for name, share in zip(names, _shares(steps, len(names)), strict=True)
     ]
     blocks = sum(math.ceil(part.missing(limit) / SLOTS) for part in parts)
-    pool = open_pool(min(processes or default_processes(), blocks))
+    pool = open_pool(processes or min(default_processes(), blocks))
     try:
         _fill(parts, pool, limit=limit, progress=progress or (lambda done, total: None))
         return write(
@@ -95,7 +95,7 @@ def collect(
             dataset_id=dataset_id(body, tier),
             observation_space=observation_space,
             action_space=action_space,
-            env_id=env_id,
+            env_spec=registered(env_id).to_json(),
             root=root,
             reference_scores=_reference_scores(body),
             metadata=_metadata(parts, tier=tier),
