@@ -7,7 +7,8 @@
 deviation and the running observation normaliser, as safetensors, with the mean return of ten
 episodes sampled from its own Gaussian. `select` picks, from all seeds, what the package ships:
 the best seed's best snapshot (expert), the snapshot nearest a third of its return (medium) and
-eight snapshots along the same seed's way (replay). It can be run again whenever a seed finishes.
+eight snapshots along the same seed's way (replay). It can be run again whenever a seed finishes;
+`record` adds a late seed's record to the index and leaves the choice as it is.
 
 Hyperparameters start from RL Baselines3 Zoo's published PPO settings for MuJoCo; they differ in
 the network (64x64), in the number of parallel environments and in the larger batches (fewer,
@@ -353,18 +354,6 @@ def write_index(
 ) -> None:
     """Facts of the body: returns, where they come from, and how each seed ended."""
     low, high = action_bounds(body)
-    seeds = {}
-    for seed, ones in sorted(by_seed.items()):
-        best = max(ones, key=lambda one: one.quick_return)
-        seeds[str(seed)] = {
-            "best_return": best.quick_return,
-            "best_steps": best.steps,
-            "last_return": ones[-1].quick_return,
-            "trained_steps": ones[-1].steps,
-            "episodes": 10,
-        }
-    total = SETTINGS[body]["total_steps"]
-    finished = [s for s, ones in by_seed.items() if ones[-1].steps >= total]
     index = json.loads(path.read_text()) if path.exists() else {}
     index[body] = {
         "env_id": ENVIRONMENTS[body],
@@ -376,26 +365,53 @@ def write_index(
         "expert_return": entries["expert"]["return_mean"],
         "expert_aim": AIMS[body],
         "expert_aim_reached": entries["expert"]["return_mean"] >= AIMS[body],
-        "provisional": len(finished) < SEEDS,
         "snapshots": entries,
-        "training_seeds": seeds,
+        "chosen_from_seeds": sorted(by_seed),
+        **seed_records(body, by_seed),
         "settings": SHARED | SETTINGS[body],
         "versions": {
             name: version(name)
             for name in ("stable-baselines3", "torch", "gymnasium", "mujoco", "numpy")
         },
         "commands": [
-            f"python scripts/train_behaviours.py train {body} --seed {seed}" for seed in seeds
-        ]
-        + [f"python scripts/train_behaviours.py select {body}"],
+            *(f"python scripts/train_behaviours.py train {body} --seed {seed}" for seed in by_seed),
+            f"python scripts/train_behaviours.py select {body}",
+        ],
     }
-    text = json.dumps(dict(sorted(index.items())), indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_json(path, dict(sorted(index.items())))
+
+
+def seed_records(body: str, by_seed: dict[int, list[Snapshot]]) -> dict[str, Any]:
+    """How each seed went; `provisional` until all of them have finished."""
+    records, finished = {}, 0
+    for seed, ones in sorted(by_seed.items()):
+        best = max(ones, key=lambda one: one.quick_return)
+        finished += ones[-1].steps >= SETTINGS[body]["total_steps"]
+        records[str(seed)] = {
+            "best_return": best.quick_return,
+            "best_steps": best.steps,
+            "last_return": ones[-1].quick_return,
+            "trained_steps": ones[-1].steps,
+            "episodes": 10,
+        }
+    return {"training_seeds": records, "provisional": finished < SEEDS}
+
+
+def record(body: str, *, output: Path, package: Path) -> None:
+    """Add seeds that finished after the choice to the index; the choice stays."""
+    path = package / "index.json"
+    index = json.loads(path.read_text())
+    index[body] |= seed_records(body, snapshots(body, output=output))
+    write_json(path, index)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["train", "select"])
+    parser.add_argument("command", choices=["train", "select", "record"])
     parser.add_argument("body", choices=sorted(ENVIRONMENTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("behaviours"))
@@ -404,6 +420,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "select":
         select(arguments.body, output=arguments.output, package=arguments.package)
+        return
+    if arguments.command == "record":
+        record(arguments.body, output=arguments.output, package=arguments.package)
         return
     train(
         arguments.body,
