@@ -231,6 +231,8 @@ def restore_checkpoint(
     files = read_folder(folder)
     ours = read_json(Path(CONFIG), artefact_files(model)[CONFIG])
     differing = differing_keys(read_config(folder, files), ours)
+    # Names; the data itself is known by its hash.
+    differing = [key for key in differing if key not in ("spec.dataset", "spec.env_id")]
     if differing:
         raise CheckpointError(
             f"{folder / CONFIG}: differs from the run in {', '.join(differing)}; resume with the "

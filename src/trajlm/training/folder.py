@@ -41,7 +41,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """A new file, synced to the disk; its mode honours the umask."""
-    with path.open("xb") as file:
+    with storage_errors(path), path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -54,7 +54,7 @@ class BatchSource(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """How training ended. `step`: updates done in all. `updates_per_s` and `seconds` are of this
-    process's updates alone; `metrics` holds the last value of each number that was written."""
+    process's updates alone (0 where there were none); `metrics` holds the last value of each number that was written."""
 
     step: int
     stopped_by: Literal["steps", "time_limit"]
@@ -332,7 +332,7 @@ class Trainer:
         )
 
     def _result(self, start: int, done: int) -> TrainResult:
-        seconds = self.metrics.watch.seconds
+        seconds = self.metrics.watch.seconds if done > start else 0.0
         best = self.archive.best
         return TrainResult(
             step=done,

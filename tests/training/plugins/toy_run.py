@@ -1,14 +1,15 @@
-"""Trains the toy: `python toy_run.py FOLDER '{"steps": 100, ...}'`; a program to be killed."""
+"""Trains the toy, in this process or in one of its own."""
 
 from __future__ import annotations
 
-import json
 import logging
+import resource
 import sys
 import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # what the first optimiser would import, in every forked process
 from toy_algorithm.config import Config
 from toy_algorithm.model import Model
 
@@ -65,30 +66,20 @@ def toy_trainer(folder: Path, *, loader: ToyLoader | None = None, **facts) -> Tr
     )
 
 
-def main() -> int:
-    logging.basicConfig(format="%(message)s")
+def run_process(folder: Path, facts: dict, stderr: Path) -> None:
+    """Trains in a process of its own, resuming where there is something; ends with the error's
+    exit code. `file_size_limit` stands in for a full disk."""
+    sys.stderr = stderr.open("w", buffering=1)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
     torch.set_num_threads(1)
-    facts = json.loads(sys.argv[2])
     loader = ToyLoader(delay=facts.pop("delay", 0.0))
     limit = facts.pop("file_size_limit", None)
     if limit is not None:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    width = facts.pop("width", 16)
-    resume = (Path(sys.argv[1]) / "checkpoints").is_dir()
+    model = toy_model(width=facts.pop("width", 16))
+    resume = (folder / "checkpoints").is_dir()
     try:
-        trainer = toy_trainer(
-            Path(sys.argv[1]), loader=loader, model=toy_model(width=width), resume=resume, **facts
-        )
-        sys.stderr.write("ready\n")
-        sys.stderr.flush()
-        trainer.run()
+        toy_trainer(folder, loader=loader, model=model, resume=resume, **facts).run()
     except TrajlmError as error:
         sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(error.exit_code)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from toy_algorithm.config import Config
 from torch import nn
 
+from toy_algorithm.config import Config
 from trajlm.algorithms.base import Algorithm, Loss, Prepared
 from trajlm.core.protocols import Policy
 from trajlm.core.spec import DataSpec
