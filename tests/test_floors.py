@@ -62,7 +62,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "h5py": {"data/sources", "bench"},
     "minari": {"data/sources/minari.py"},
     "mujoco": {"envs", "evaluation", "cli", "runs"},
-    "PIL": {"evaluation/video.py"},
+    "PIL": {"evaluation"},
     "imageio": {"evaluation/video.py"},
     "imageio_ffmpeg": {"evaluation/video.py"},
     "matplotlib": {"report"},

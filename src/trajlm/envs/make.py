@@ -7,6 +7,7 @@ dataset's `env_spec` is ever passed on.
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache, partial
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_environment(env_id: str, *, render_mode: str | None = None) -> gymnasiu
     entry = registered(env_id)
     origin = str(entry.entry_point)
     if origin.startswith("gymnasium.envs.mujoco"):
-        _send_mujoco_warnings_to_the_log()
+        _prepare_mujoco()
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         # The passive checker costs a tenth of HalfCheetah's physics.
@@ -103,15 +104,23 @@ def _first_line(error: BaseException) -> str:
 
 
 @cache
-def _send_mujoco_warnings_to_the_log() -> None:
-    """MuJoCo otherwise prints them and appends them to MUJOCO_LOG.TXT in the working folder.
+def _prepare_mujoco() -> None:
+    """Import MuJoCo so that it neither fails for want of a GL library nor writes log files.
 
-    HalfCheetah's model alone gives one for every environment made. Somebody else's handler stays.
+    With MUJOCO_GL=egl (or osmesa) and no such library, the import itself raises: it is repeated
+    without rendering. MuJoCo's warnings, of which HalfCheetah's model gives one for every
+    environment made, would be printed and appended to MUJOCO_LOG.TXT in the working folder: they
+    go to the log. Somebody else's handler stays.
     """
     try:
         import mujoco
     except ImportError:
         return
+    except Exception as error:
+        backend = os.environ.get("MUJOCO_GL")
+        logger.warning("MUJOCO_GL=%s does not work here (%s): going on without", backend, error)
+        os.environ["MUJOCO_GL"] = "disabled"
+        import mujoco
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(_log_mujoco_warning)
 
