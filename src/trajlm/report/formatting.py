@@ -66,7 +66,7 @@ def plus_minus(mean: Any, values: Any) -> str:
         return amount(mean)
     half = (ends[1] - ends[0]) / 2
     # More digits than the mean shows would be noise.
-    shown = amount(half) if abs(float(mean)) < 99.95 or half >= 10 else amount(float(f"{half:.2g}"))
+    shown = f"{half:,.0f}" if abs(float(mean)) >= 99.95 and half >= 0.95 else amount(half)
     return f"{amount(mean)} ± {shown}"
 
 

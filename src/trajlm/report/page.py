@@ -14,10 +14,14 @@ from pathlib import Path
 from string import Template
 
 from trajlm.core.errors import StorageError
-from trajlm.report import facts, sections
+from trajlm.report import section_background as background
+from trajlm.report import section_charts as charts
+from trajlm.report import section_headline as top
+from trajlm.report.facts import title as title_of
 from trajlm.report.formatting import plain
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.records import Entry, read_entries
+from trajlm.report.section_scores import scores
 
 HERE = Path(__file__).parent
 
@@ -44,7 +48,7 @@ def build_report(folders: Sequence[Path], output: Path, *, title: str | None = N
 
 def page(entries: Sequence[Entry], *, title: str | None = None) -> str:
     """The page's HTML."""
-    title = plain(title or facts.title(list(entries)))
+    title = plain(title or title_of(list(entries)))
     style = (HERE / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     policy = (
@@ -56,7 +60,7 @@ def page(entries: Sequence[Entry], *, title: str | None = None) -> str:
         title=join(title),
         policy=policy,
         style=style,
-        header=sections.headline(entries, title=title),
+        header=top.headline(entries, title=title),
         navigation=_navigation(entries),
         main=_main(entries),
     )
@@ -64,15 +68,15 @@ def page(entries: Sequence[Entry], *, title: str | None = None) -> str:
 
 def _main(entries: Sequence[Entry]) -> Markup:
     return join(
-        sections.scores(entries),
-        sections.conditioning(entries),
-        sections.videos(entries),
-        sections.episodes(entries),
-        sections.training(entries),
-        sections.what_was_run(entries),
-        sections.dataset(entries),
-        sections.protocol(entries),
-        sections.gaps(entries),
+        scores(entries),
+        charts.conditioning(entries),
+        top.videos(entries),
+        charts.episodes(entries),
+        charts.training(entries),
+        top.what_was_run(entries),
+        background.dataset(entries),
+        background.protocol(entries),
+        background.gaps(entries),
     )
 
 

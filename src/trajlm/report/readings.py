@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trajlm.report.formatting import amount, asked, count, finite, plain, plus_minus
 from trajlm.report.records import Entry, Row
-from trajlm.report.tables import num_seeds
+from trajlm.report.tables import num_seeds, over_seeds
 
 # Rows that differ in one of these measure different things. Episode counts are shown beside every
 # row instead: they change an interval's width, not what a mean estimates.
@@ -36,6 +37,36 @@ def describe_protocol(pairs: Sequence[tuple[str, str]]) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProtocolGroup:
+    """Rows that may be compared with each other, and the letter that marks them."""
+
+    letter: str
+    pairs: tuple[tuple[str, str], ...]
+    members: tuple[tuple[Entry, tuple[Row, ...]], ...]
+
+    @property
+    def description(self) -> str:
+        return describe_protocol(self.pairs)
+
+
+def by_protocol(entries: Sequence[Entry]) -> list[ProtocolGroup]:
+    """Every row under the protocol it was measured by, in the order met."""
+    found: dict[tuple[tuple[str, str], ...], dict[int, list[Row]]] = {}
+    for number, entry in enumerate(entries):
+        for row in entry.rows:
+            rows = found.setdefault(protocol_of(row, entry.protocol), {})
+            rows.setdefault(number, []).append(row)
+    return [
+        ProtocolGroup(
+            letter=chr(ord("A") + i % 26) + (str(i // 26 + 1) if i >= 26 else ""),
+            pairs=pairs,
+            members=tuple((entries[n], tuple(rows)) for n, rows in members.items()),
+        )
+        for i, (pairs, members) in enumerate(found.items())
+    ]
+
+
 def differences(first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]]) -> list[str]:
     """The names in which two protocols differ."""
     return [PROTOCOL[key] for (key, a), (_, b) in zip(first, second, strict=True) if a != b]
@@ -47,20 +78,18 @@ def sentence(row: Row, *, subject: str = "it") -> str:
     episodes = finite(row.get("episodes"))
     over = "" if episodes is None else f" over {count(int(episodes), 'episode')}"
     seeds = num_seeds(row)
-    if row.get("interval_kind") == "seeds" and seeds is not None:
+    if over_seeds(row) and seeds is not None:
         over = f" over {count(seeds, 'training seed')}"
     target = row.get("target_return")
     lead = "without being asked for a return" if target is None else f"asked for {asked(target)}"
     return f"{lead} {reached}{over}"
 
 
-def headline_row(rows: Sequence[Row], *, best_return: float | None) -> Row | None:
+def headline_row(rows: Sequence[Row], *, best: float | None) -> Row | None:
     """The highest target that the data contains; where none is inside, the lowest target."""
     scored = [row for row in rows if finite(row.get("return_mean")) is not None]
     targets = [(finite(row.get("target_return")), row) for row in scored]
-    inside = [
-        (t, r) for t, r in targets if t is not None and (best_return is None or t <= best_return)
-    ]
+    inside = [(t, r) for t, r in targets if t is not None and (best is None or t <= best)]
     if inside:
         return max(inside, key=lambda pair: pair[0])[1]
     asked_rows = [(t, r) for t, r in targets if t is not None]
@@ -82,7 +111,7 @@ def obedience(rows: Sequence[Row]) -> str | None:
     reached = [mean for _, mean in points]
     falls = sum(later < earlier for earlier, later in zip(reached, reached[1:], strict=False))
     if falls == 0:
-        return "Every time it was asked for more it reached more."
+        return "What it reached rises with every target."
     pairs = len(reached) - 1
     return f"Asking for more gave less in {falls} of {count(pairs, 'step')} between targets."
 
@@ -162,8 +191,8 @@ def warnings(
     failed = sum(finite(row.get("failed")) or 0 for row in rows)
     if failed:
         found.append(
-            f"{count(int(failed), 'episode')} failed; what each failed with is in train.log, and a "
-            "mean that leaves failures out flatters the agent."
+            f"{count(int(failed), 'episode')} failed and left the means: the environment, not the "
+            "agent, may be at fault, so read these means with care."
         )
     found += _seed_warnings(rows)
     if protocol.get("checkpoint") == "best":
@@ -187,14 +216,14 @@ def warnings(
 
 
 def _seed_warnings(rows: Sequence[Row]) -> list[str]:
-    over_seeds = [row for row in rows if row.get("interval_kind") == "seeds"]
-    if not over_seeds:
+    grouped = [row for row in rows if over_seeds(row)]
+    if not grouped:
         text = (
             "One training seed: the interval is over episodes, and says nothing about how another "
             "training seed would do."
         )
         return [text]
-    fewest = min((n for row in over_seeds if (n := num_seeds(row)) is not None), default=None)
+    fewest = min((n for row in grouped if (n := num_seeds(row)) is not None), default=None)
     if fewest is not None and fewest < FEW_SEEDS:
         text = (
             f"{count(fewest, 'training seed')}, fewer than {FEW_SEEDS}: the interval over seeds is "

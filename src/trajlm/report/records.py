@@ -89,11 +89,14 @@ class Entry:
     runs: tuple[Run, ...]
     rows: tuple[Row, ...]
     is_group: bool = False
+    group_protocol: Mapping[str, Any] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
 
     @property
     def protocol(self) -> Mapping[str, Any]:
-        """The protocol of the first evaluated run."""
+        """The group's own, else that of the first evaluated run."""
+        if self.group_protocol:
+            return self.group_protocol
         evaluated = (run.evaluation for run in self.runs)
         return next((e.protocol for e in evaluated if e is not None), {})
 
@@ -120,39 +123,70 @@ class Entry:
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """Each folder once, in order, under a name of its own.
 
-    Raises `DataError` for a folder that is no run and where there is no folder at all.
+    A group that did not finish is given seed by seed. Raises `DataError` for a folder that is no
+    run and where there is no folder at all.
     """
     unique = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not unique:
         raise DataError("no run given; pass a folder that 'trajlm train' wrote, such as runs/NAME")
     names = [folder.name for folder in unique]
-    return [
-        read_entry(folder, name=name if names.count(name) == 1 else f"{folder.parent.name}/{name}")
-        for folder, name in zip(unique, names, strict=True)
-    ]
+    found: list[Entry] = []
+    for folder, name in zip(unique, names, strict=True):
+        shown = name if names.count(name) == 1 else f"{folder.parent.name}/{name}"
+        found += _entries_in(folder, name=shown)
+    return found
 
 
-def read_entry(folder: Path, *, name: str | None = None) -> Entry:
-    """A run or a group of runs. Raises `DataError` where the folder is neither."""
+def _entries_in(folder: Path, *, name: str) -> list[Entry]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; 'trajlm train' writes run folders under runs/")
-    name = name or folder.name
-    results = folder / "results.json"
-    seeds = [child for child in _children(folder) if child.name.startswith("seed-")]
     gaps: list[str] = []
+    seeds = [c for c in _children(folder) if c.name.startswith("seed-") and is_run(c)]
+    results = folder / "results.json"
     summary = read_json(results, gaps) if results.is_file() else {}
-    if str(summary.get("format", "")).startswith("trajlm.group/") or any(map(is_run, seeds)):
-        return _group(folder, name, summary, [s for s in seeds if is_run(s)], gaps)
+    grouped = str(summary.get("format", "")).startswith("trajlm.group/")
+    if grouped or (folder / "group.json").is_file() or seeds:
+        return _group(folder, name, summary, seeds, gaps)
     if is_run(folder):
-        run = read_run(folder, name=name)
-        rows = run.evaluation.rows if run.evaluation else ()
-        return Entry(name=name, folder=folder, runs=(run,), rows=rows, gaps=run.gaps)
+        return [_single(read_run(folder, name=name))]
     if any(is_run(child) for child in _children(folder)):
         raise DataError(f"{folder}: not a run, but it holds runs; pass {folder}/*")
     raise DataError(
         f"{folder}: not a run (none of {', '.join(RUN_FILES)} is in it); "
         "pass a folder that 'trajlm train' wrote, such as runs/NAME"
     )
+
+
+def _single(run: Run, *gaps: str) -> Entry:
+    rows = run.evaluation.rows if run.evaluation else ()
+    return Entry(name=run.name, folder=run.folder, runs=(run,), rows=rows, gaps=gaps + run.gaps)
+
+
+def _group(
+    folder: Path, name: str, summary: Mapping[str, Any], found: Sequence[Path], gaps: list[str]
+) -> list[Entry]:
+    """Only folders inside the group's own are read, whatever its file names."""
+    named = summary.get("runs")
+    listed = [folder / str(run) for run in named] if isinstance(named, list) else []
+    inside = [path for path in listed if path.resolve().is_relative_to(folder) and is_run(path)]
+    if len(inside) < len(listed):
+        gaps.append(f"{len(listed) - len(inside)} of the {len(listed)} runs it names are missing.")
+    runs = tuple(read_run(path, name=f"{name}/{path.name}") for path in inside or found)
+    rows = _rows(summary.get("rows")) if summary.get("format") == GROUP_FORMAT else ()
+    if rows or not runs:
+        gaps += [f"{run.folder.name}: {gap}" for run in runs for gap in run.gaps]
+        group = Entry(
+            name=name,
+            folder=folder,
+            runs=runs,
+            rows=rows,
+            is_group=True,
+            group_protocol=_mapping(summary.get("protocol")),
+            gaps=tuple(gaps),
+        )
+        return [group]
+    gaps.append(f"{name} has no results over its seeds: it did not finish. Each seed stands alone.")
+    return [_single(run, *(gaps if run is runs[0] else ())) for run in runs]
 
 
 def is_run(folder: Path) -> bool:
@@ -264,29 +298,6 @@ def read_json(path: Path, gaps: list[str]) -> dict[str, Any]:
         gaps.append(f"{_label(path)} is damaged (not a JSON object).")
         return {}
     return loaded
-
-
-def _group(
-    folder: Path, name: str, summary: Mapping[str, Any], found: Sequence[Path], gaps: list[str]
-) -> Entry:
-    """Only folders inside the group's own are read, whatever its file names."""
-    listed = [folder / str(run) for run in summary.get("runs") or ()]
-    inside = [path for path in listed if path.resolve().is_relative_to(folder) and is_run(path)]
-    if len(inside) < len(listed):
-        gaps.append(
-            f"{len(listed) - len(inside)} of the {len(listed)} runs it names are not in it."
-        )
-    runs = tuple(read_run(path, name=f"{name}/{path.name}") for path in inside or found)
-    gaps += [f"{run.folder.name}: {gap}" for run in runs for gap in run.gaps]
-    rows = _rows(summary.get("rows")) if summary.get("format") == GROUP_FORMAT else ()
-    if not rows:
-        gaps.append("No results over the seeds: the group did not finish. Rows are single runs.")
-        rows = tuple(
-            {**row, "run": run.folder.name}
-            for run in runs
-            for row in (run.evaluation.rows if run.evaluation else ())
-        )
-    return Entry(name=name, folder=folder, runs=runs, rows=rows, is_group=True, gaps=tuple(gaps))
 
 
 def _read_text(path: Path, gaps: list[str]) -> str:

@@ -118,6 +118,8 @@ def inline(source: str, *, key: str, alt: str) -> Markup:
     used = set(re.findall(r"#([\w.-]+)", " ".join(_references(root))))
     for element in root.iter():
         _rewrite(element, key, used)
+    for element in root.iter(f"{SVG}g"):
+        _hoist(element)
     view_box = root.get("viewBox", "")
     root.attrib.clear()
     # Matplotlib sets these two in its style element.
@@ -129,6 +131,19 @@ def inline(source: str, *, key: str, alt: str) -> Markup:
         text = text.replace(f'"{colour}"', f'"var({variable})"')
     text = text.replace(f' xmlns="{SVG[1:-1]}"', "")
     return Markup(re.sub(r">\s+<", "><", text))
+
+
+def _hoist(group: ElementTree.Element) -> None:
+    """What all marks of a scatter share is said once: `use` inherits it."""
+    marks = [mark for child in group for mark in (child, *child) if mark.tag == f"{SVG}use"]
+    if len(marks) < 4 or len(marks) != len([c for c in group if c.tag != f"{SVG}defs"]):
+        return
+    shared = set(marks[0].items()).intersection(*(mark.items() for mark in marks))
+    for name, value in sorted(shared):
+        if name in KEPT:
+            group.set(name, value)
+            for mark in marks:
+                del mark.attrib[name]
 
 
 def _short(name: str, value: str) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trajlm.report.formatting import ABSENT, amount, asked, finite, interval, plain, score
+from trajlm.report.formatting import ABSENT, amount, asked, count, finite, interval, plain, score
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ SCORE_HEADINGS = (
 
 
 def score_table(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     *,
     names: Sequence[str] | None = None,
     protocols: Sequence[str] | None = None,
@@ -58,7 +60,7 @@ def score_table(
     return Table(headings=headings, rows=tuple(cells), numeric=numeric)
 
 
-def score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def score_cells(row: Row) -> tuple[str, ...]:
     """The cells under `SCORE_HEADINGS`."""
     return (
         asked(row.get("target_return")),
@@ -73,25 +75,31 @@ def score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def interval_kind(row: Mapping[str, Any]) -> str:
+def over_seeds(row: Row) -> bool:
+    """Whether the row's interval is over training seeds; else it is over episodes."""
+    return "seed" in str(row.get("interval_kind", ""))
+
+
+def interval_kind(row: Row) -> str:
     """What the interval is over: '50 episodes' or '3 seeds'."""
-    kind = row.get("interval_kind")
-    if kind is None:
+    if row.get("interval_kind") is None:
         return ABSENT
-    number = num_seeds(row) if kind == "seeds" else finite(row.get("episodes"))
-    return f"{amount(number)} {kind}" if number is not None else plain(kind)
+    kind, number = "episode", finite(row.get("episodes"))
+    if over_seeds(row):
+        kind, number = "seed", num_seeds(row)
+    return f"{kind}s" if number is None else count(int(number), kind)
 
 
-def num_seeds(row: Mapping[str, Any]) -> int | None:
+def num_seeds(row: Row) -> int | None:
     """Training seeds behind a row of a group; None where the row does not say."""
-    seeds = row.get("seeds", row.get("seed_means"))
+    seeds = row.get("seeds", row.get("return_means"))
     if isinstance(seeds, list | tuple):
         return len(seeds)
     number = finite(seeds)
     return None if number is None else int(number)
 
 
-def _scored(row: Mapping[str, Any], name: str) -> str:
+def _scored(row: Row, name: str) -> str:
     value, ends = row.get(f"{name}_score"), row.get(f"{name}_interval")
     text, span = score(value), interval(ends, of=score)
     return text if span == ABSENT else f"{text} ({span})"
