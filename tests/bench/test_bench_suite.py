@@ -1,0 +1,64 @@
+"""The benchmarks run and measure both sides; their figures are never asserted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from trajlm.algorithms.decision_transformer.model import Model
+from trajlm.bench.data import noise_store, sampling_seconds
+from trajlm.bench.timing import Comparison, compare
+from trajlm.bench.training import CONFIG, SPEC, normalized, our_update, random_batch
+from trajlm.cli.bench import NAMES, QUICK
+from trajlm.sequence.loader import Loader
+from trajlm.training.config import TrainingConfig
+
+
+def test_the_command_offers_the_suite() -> None:
+    from trajlm.bench.suite import SUITE
+
+    assert tuple(SUITE) == NAMES and set(QUICK) < set(NAMES)
+
+
+def test_pairs_are_taken_in_turn() -> None:
+    order: list[str] = []
+    result = compare(lambda: order.append("ours"), lambda: order.append("theirs"), rounds=2)
+    assert order == ["ours", "theirs"] * 3
+    assert len(result.ours) == len(result.theirs) == 2
+
+
+def test_the_ratio_says_how_many_times_faster_we_are() -> None:
+    assert Comparison(ours=(1.0, 2.0, 4.0), theirs=(3.0, 2.0, 8.0)).ratio == 2.0
+
+
+def test_our_update_is_the_trainers_and_learns() -> None:
+    torch.manual_seed(0)
+    batch = random_batch(SPEC)
+    update = our_update(
+        Model.build(CONFIG, SPEC, {}).train(),
+        TrainingConfig(learning_rate=1e-3, warmup_steps=0, precision="float32"),
+    )
+    losses = [update(batch, step).item() for step in range(6)]
+    assert losses[-1] < losses[0]
+
+
+def test_both_sides_are_fed_the_same_states() -> None:
+    store = noise_store(2_000)
+    prepared = Model.prepare(CONFIG, store)
+    model = Model.build(CONFIG, prepared.store.spec, prepared.fitted)
+    batch = Loader(
+        prepared.store, Model.windows(CONFIG, store.spec), batch_size=256, seed=0
+    ).batch(0)
+    states = normalized(batch, model).columns["observations"][batch.mask].numpy()
+    assert np.allclose(states.mean(0), 0.0, atol=0.1) and np.allclose(states.std(0), 1.0, atol=0.1)
+    assert sampling_seconds(transitions=2_000, batches=2) > 0
+
+
+def test_the_published_loss_equals_ours_on_the_same_predictions() -> None:
+    pytest.importorskip("transformers")
+    from trajlm.bench.baselines import transformers_loss, transformers_model
+
+    model = transformers_model(observation_size=17, action_size=6, horizon=1000).eval()
+    batch = random_batch(SPEC)
+    loss = transformers_loss(model, batch, return_scale=1000.0)
+    assert 0.1 < loss.item() < 1.0  # actions are uniform in [-1, 1], an untrained model says 0
