@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -160,16 +161,18 @@ def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 
 def _chunk_rows(array: np.ndarray) -> int:
-    """Rows a hash covers: all of a file up to 256 MB, whole rows of 16 MB above."""
-    rows = max(len(array), 1)
-    if array.nbytes <= WHOLE_FILE_BYTES:
-        return rows
-    return max(1, CHUNK_BYTES // max(1, array.nbytes // rows))
+    """Rows that one hash covers: about 16 MB of them."""
+    return max(1, CHUNK_BYTES // max(1, array.nbytes // max(len(array), 1)))
 
 
 def _chunk_hashes(array: np.ndarray) -> list[str]:
+    """A hash for each chunk of rows. Threads: hashing lets go of the interpreter."""
     step = _chunk_rows(array)
-    return [_hash_rows(array[start : start + step]) for start in range(0, len(array), step)]
+    parts = [array[start : start + step] for start in range(0, len(array), step)]
+    if len(parts) < 2:
+        return [_hash_rows(part) for part in parts]
+    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1, 8)) as pool:
+        return list(pool.map(_hash_rows, parts))
 
 
 def _hash_rows(rows: np.ndarray) -> str:
@@ -236,7 +239,7 @@ def _open_array(entry: Path, facts: Mapping[str, Any], verify: bool) -> np.ndarr
     array = np.load(path, mmap_mode="r" if size else None, allow_pickle=False)
     if array.dtype.str != facts["dtype"] or list(array.shape) != facts["shape"]:
         raise DataError(f"{path} holds {array.dtype} {array.shape}, not what the manifest says")
-    if facts["chunk_rows"] < len(array):
+    if array.nbytes > WHOLE_FILE_BYTES:
         checked = CheckedColumn(array, path=path, chunk_rows=facts["chunk_rows"])
         checked.expect(facts["sha256"])
         return cast(np.ndarray, checked)

@@ -315,7 +315,7 @@ def segment_of(trajectories: Sequence[Trajectory]) -> Segment:
 
 def as_column(array: np.ndarray) -> np.ndarray:
     """Floats as float32; integers, bool and uint8 as they are."""
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def hash_columns(segment: Segment) -> str:

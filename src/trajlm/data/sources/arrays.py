@@ -55,8 +55,9 @@ def from_arrays(
 
     `arrays`: `observations` (N, ...) or a mapping of leaves, `actions` (N, ...), `rewards` (N,),
     `terminals` (N,), and where there are any `timeouts` (N,) and `next_observations` (which give
-    each episode's last observation); any other (N, ...) array becomes a column. Spaces that are
-    not given are guessed (`guess_space`). Raises `DataError`.
+    each episode's last observation); any other (N, ...) array becomes a column. Arrays of the right
+    dtype are not copied: do not write to them afterwards. Spaces that are not given are guessed
+    (`guess_space`). Raises `DataError`.
     """
     columns = _flatten(arrays)
     findings = _cut_to_common_length(columns, name=name)

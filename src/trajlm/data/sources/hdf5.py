@@ -9,11 +9,12 @@ several of them: a dataset of 10,000 episodes opens in seconds.
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,6 +91,14 @@ def _open_past_locks(h5py: Any, path: Path) -> Any:
     raise DataError(f"{path}: another process is writing this file; try again when it is done")
 
 
+class Source(NamedTuple):
+    """A dataset of a file that passed the checks, its shape and dtype as declared."""
+
+    id: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class Hdf5:
     """An open file, its size budget, and checked access to groups and datasets."""
 
@@ -100,6 +109,7 @@ class Hdf5:
         self._file_bytes = path.stat().st_size
         self.path = path
         self.root = file.id
+        self._everything = self._h5py.h5s.ALL
 
     def members(self, group: Any, *, where: str = "") -> list[str]:
         """Names in a group. Raises `DataError` at a link that leaves it."""
@@ -130,7 +140,7 @@ class Hdf5:
             self._h5py.h5o.get_info(parent, name.encode()).type == self._h5py.h5o.TYPE_GROUP
         )
 
-    def dataset(self, parent: Any, name: str, *, where: str = "") -> Any:
+    def dataset(self, parent: Any, name: str, *, where: str = "") -> Source:
         """The dataset, once its storage, filters, kind and size are known to be harmless."""
         h5d = self._h5py.h5d
         try:
@@ -138,55 +148,59 @@ class Hdf5:
         except (KeyError, ValueError, TypeError, RuntimeError):
             raise DataError(f"{self.path}: {where}{name} is no dataset") from None
         plist = dataset.get_create_plist()
-        if plist.get_layout() == h5d.VIRTUAL:
+        layout = plist.get_layout()
+        if layout == h5d.VIRTUAL:
             raise DataError(f"{self.path}: {where}{name} is a virtual dataset; it is not followed")
-        if plist.get_external_count():
+        if layout == h5d.CONTIGUOUS and plist.get_external_count():
             raise DataError(f"{self.path}: {where}{name} is stored in another file; refused")
-        for number in range(plist.get_nfilters()):
+        for number in range(plist.get_nfilters() if layout == h5d.CHUNKED else 0):
             code = plist.get_filter(number)[0]
             if code not in KNOWN_FILTERS:
                 raise DataError(
                     f"{self.path}: {where}{name} needs the HDF5 filter {code}; repack with "
                     f"h5repack -f GZIP=4"
                 )
-        dtype = dataset.dtype
-        if dtype.kind not in "fiub":
-            raise DataError(f"{self.path}: {where}{name} holds {dtype}, not numbers")
-        self._spend(dataset, where + name)
-        return dataset
+        source = Source(id=dataset, shape=dataset.shape, dtype=dataset.dtype)
+        if source.dtype.kind not in "fiub":
+            raise DataError(f"{self.path}: {where}{name} holds {source.dtype}, not numbers")
+        self._spend(source, where + name)
+        return source
 
-    def _spend(self, dataset: Any, name: str) -> None:
+    def shape(self, parent: Any, name: str) -> tuple[int, ...] | None:
+        """The declared shape of a dataset of any kind; None for what is no dataset."""
+        try:
+            shape: tuple[int, ...] = self._h5py.h5d.open(parent, name.encode()).shape
+        except (KeyError, ValueError, TypeError, RuntimeError):
+            return None
+        return shape
+
+    def _spend(self, source: Source, name: str) -> None:
         """Adds the declared size; refuses what is past the budget or cannot be in the file."""
-        declared = int(dataset.dtype.itemsize)
-        for count in dataset.shape:
-            declared *= int(count)
-        self._declared += declared
+        self._declared += source.dtype.itemsize * math.prod(source.shape)
         if self._declared > BUDGET_BYTES:
             raise DataError(
-                f"{self.path}: {name} declares shape {dataset.shape}; with it the file asks for "
+                f"{self.path}: {name} declares shape {source.shape}; with it the file asks for "
                 f"{self._declared / 2**30:.0f} GiB, above the budget of {BUDGET_BYTES >> 30} GiB"
             )
         if self._declared > RATIO_FREE_BYTES + MAX_RATIO * self._file_bytes:
             raise DataError(
-                f"{self.path}: {name} declares shape {dataset.shape}, {self._declared} bytes in "
+                f"{self.path}: {name} declares shape {source.shape}, {self._declared} bytes in "
                 f"a file of {self._file_bytes}: no honest compression does that"
             )
 
-    def read(self, dataset: Any, dtype: np.dtype[Any] | type | None = None) -> np.ndarray:
-        """All of a dataset that `dataset` returned, in the file's dtype or as `dtype`."""
-        native = dataset.dtype
-        wanted = np.dtype(native if dtype is None else dtype)
+    def read(self, source: Source, dtype: np.dtype[Any] | type | None = None) -> np.ndarray:
+        """All of a dataset, in the file's dtype or as `dtype`."""
+        wanted = np.dtype(source.dtype if dtype is None else dtype)
         # HDF5 converts numbers itself; NumPy must where one side is bool (an HDF5 enumeration).
-        through = wanted if wanted.kind != "b" and native.kind != "b" else native
-        array = np.empty(dataset.shape, through.newbyteorder("="))
-        if array.size:
-            self.read_into(dataset, array)
+        through = wanted if wanted.kind != "b" and source.dtype.kind != "b" else source.dtype
+        array = np.empty(source.shape, through.newbyteorder("="))
+        self.read_into(source, array)
         return array.astype(wanted, copy=False)
 
-    def read_into(self, dataset: Any, array: np.ndarray) -> None:
+    def read_into(self, source: Source, array: np.ndarray) -> None:
         """The dataset's rows into a C-contiguous array of its shape; numbers are converted."""
-        everything = self._h5py.h5s.ALL
-        dataset.read(everything, everything, array)
+        if array.size:
+            source.id.read(self._everything, self._everything, array)
 
     def attribute(self, owner: Any, name: str) -> Any:
         """A scalar number attribute of a group, None where there is none."""
@@ -211,3 +225,44 @@ class Hdf5:
             return None
         value = self._h5py.Dataset(dataset)[()]
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+
+
+class Writer:
+    """A new file of many small datasets, written with low-level calls: four times as fast as
+    h5py's own `create_dataset` where an episode is short."""
+
+    def __init__(self, path: Path) -> None:
+        self._h5py = require_h5py()
+        self._file = self._h5py.File(path, "w")
+        self._scalar = self._h5py.h5s.create(self._h5py.h5s.SCALAR)
+        self._types: dict[np.dtype[Any], Any] = {}
+        self.root = self._file.id
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def group(self, parent: Any, name: str) -> Any:
+        return self._h5py.h5g.create(parent, name.encode())
+
+    def dataset(self, parent: Any, name: str, array: np.ndarray) -> None:
+        array = np.ascontiguousarray(array)
+        kind = self._type(array.dtype)
+        space = self._h5py.h5s.create_simple(array.shape)
+        dataset = self._h5py.h5d.create(parent, name.encode(), kind, space)
+        if array.size:
+            everything = self._h5py.h5s.ALL
+            dataset.write(everything, everything, array, mtype=kind)
+
+    def integer(self, owner: Any, name: str, value: int) -> None:
+        """An attribute."""
+        kind = self._type(np.dtype(np.int64))
+        attribute = self._h5py.h5a.create(owner, name.encode(), kind, self._scalar)
+        attribute.write(np.array(value, np.int64))
+
+    def _type(self, dtype: np.dtype[Any]) -> Any:
+        if dtype not in self._types:
+            self._types[dtype] = self._h5py.h5t.py_create(dtype, logical=True)
+        return self._types[dtype]

@@ -20,7 +20,7 @@ import numpy as np
 from trajlm.core.errors import DataError
 from trajlm.core.spec import Box, DictSpace, Discrete, MultiDiscrete, Space, leaves
 from trajlm.data.findings import Finding, as_metadata
-from trajlm.data.sources.hdf5 import Hdf5, open_hdf5
+from trajlm.data.sources.hdf5 import Hdf5, Source, open_hdf5
 from trajlm.data.sources.minari_form import (
     declared_env_id,
     main_file,
@@ -32,6 +32,7 @@ from trajlm.data.store import Segment, TrajectoryStore, is_observation
 
 __all__ = ["read", "write"]
 
+_Leaf = Box | Discrete | MultiDiscrete
 _EPISODE = re.compile(r"episode_(0|[1-9]\d{0,9})", re.ASCII)
 _FLAGS = ("terminations", "truncations")
 _KEPT = ("dataset_id", "ref_min_score", "ref_max_score", "algorithm_name", "description", "author")
@@ -92,7 +93,7 @@ def _metadata_of_old_versions(file: Hdf5) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class _Layout:
-    """Reads one file in two passes: check and measure every episode, then fill flat columns.
+    """Reads one file, episode by episode: links, storage, sizes and shapes before any byte.
 
     `numbers`: the episodes kept, by their number in the file.
     """
@@ -107,127 +108,143 @@ class _Layout:
     episodes_seen: int = 0
 
     def read(self) -> Segment:
-        leaf_spaces = leaves(self.observation_space, "observations")
-        leaf_spaces |= leaves(self.action_space, "actions")
         if isinstance(self.action_space, DictSpace):
             raise DataError(f"{self.file.path}: actions of a Dict space are not supported")
-        groups = self._episode_groups()
-        kept: list[tuple[Any, dict[str, Any]]] = []
-        lengths: list[int] = []
-        plus_one: list[bool] = []
-        for number, group in groups:
-            datasets = self._episode_datasets(number, group, leaf_spaces)
-            measured = self._lengths(number, datasets)
+        spaces = leaves(self.observation_space, "observations")
+        spaces |= leaves(self.action_space, "actions")
+        kept: list[dict[str, np.ndarray]] = []
+        seeds: list[int] = []
+        for number in self._episode_numbers():
+            group = self.file.group(self.file.root, f"episode_{number}")
+            sources = self._open_episode(number, group, spaces)
             self.episodes_seen += 1
-            self.steps_seen += datasets["rewards"].shape[0]
-            if measured is None:
-                continue
-            kept.append((group, datasets))
-            lengths.append(measured[0])
-            plus_one.append(measured[1])
-            self.numbers.append(number)
+            self.steps_seen += sources["rewards"].shape[0]
+            if self._lengths_agree(number, sources):
+                kept.append({n: self._read_column(n, s, spaces) for n, s in sources.items()})
+                self.numbers.append(number)
+                seeds.append(self._identity(group, number))
         if not kept:
             why = "".join(f" ({finding.message})" for finding in self.findings()[:1])
             raise DataError(f"{self.file.path}: no usable episode in it{why}")
-        return self._fill(kept, np.array(lengths, np.int64), all(plus_one), leaf_spaces)
+        return self._join(kept, seeds)
 
-    def _episode_groups(self) -> list[tuple[int, Any]]:
-        """(number, group) in the order of numbers: 10 comes after 9."""
+    def _episode_numbers(self) -> list[int]:
+        """In numeric order: 10 comes after 9."""
         names = self.file.members(self.file.root)
         numbers = sorted(int(m[1]) for n in names if (m := _EPISODE.fullmatch(n)))
         if not numbers:
             raise DataError(f"{self.file.path}: no group episode_0: no Minari dataset")
-        missing = sorted(set(range(numbers[-1] + 1 if numbers[-1] < 10**6 else 0)) - set(numbers))
-        if missing or numbers[-1] != len(numbers) - 1:
-            self._find("D013", f"episode_{missing[0] if missing else '?'} is missing: "
-                       f"{len(numbers)} episodes, the last is episode_{numbers[-1]}")  # fmt: skip
-        return [(n, self.file.group(self.file.root, f"episode_{n}")) for n in numbers]
+        if numbers[-1] != len(numbers) - 1:
+            missing = next(place for place, number in enumerate(numbers) if place != number)
+            message = f"episode_{missing} is missing: {len(numbers)} episodes, the last is "
+            self._find("D013", f"{message}episode_{numbers[-1]}")
+        return numbers
 
-    def _episode_datasets(
-        self, number: int, group: Any, leaf_spaces: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _open_episode(
+        self, number: int, group: Any, spaces: Mapping[str, _Leaf]
+    ) -> dict[str, Source]:
         where = f"episode_{number}/"
         names = self.file.members(group, where=where)
         for required in ("observations", "actions", "rewards", *_FLAGS):
             if required not in names:
                 raise DataError(f"{self.file.path}: {where}{required} is missing")
-        found = {name: self.file.dataset(group, name, where=where) for name in ("rewards", *_FLAGS)}
-        for column, space in leaf_spaces.items():
-            parent, inside = group, where
-            *path, leaf = column.split("/")
-            for step in path:
-                parent = self.file.group(parent, step, where=inside)
-                inside += f"{step}/"
-                if leaf not in self.file.members(parent, where=inside) and step == path[-1]:
-                    raise DataError(f"{self.file.path}: {inside}{leaf} is missing")
-            found[column] = self.file.dataset(parent, leaf, where=inside)
-            self._check_shape(found[column], column, space, inside=inside)
+        found: dict[str, Source] = {}
+        inside: dict[str, tuple[Any, list[str]]] = {"": (group, names)}
+        for column, space in spaces.items():
+            above, _, leaf = column.rpartition("/")
+            parent, members = self._enter(above, inside, where=where)
+            if leaf not in members:
+                raise DataError(f"{self.file.path}: {where}{column} is missing")
+            found[column] = self._open_leaf(parent, leaf, space, where=where + column[: -len(leaf)])
+        for name in ("rewards", *_FLAGS):
+            found[name] = self.file.dataset(group, name, where=where)
+            if len(found[name].shape) != 1:
+                raise DataError(f"{self.file.path}: {where}{name} has shape {found[name].shape}")
         return found
 
-    def _check_shape(self, dataset: Any, column: str, space: Any, *, inside: str) -> None:
-        shape, kind = tuple(dataset.shape), dataset.dtype.kind
-        image = isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) >= 2
-        if image and len(shape) <= 2:
+    def _enter(
+        self, path: str, inside: dict[str, tuple[Any, list[str]]], *, where: str
+    ) -> tuple[Any, list[str]]:
+        """The sub-group at `path` and its members, whose links are checked on the way."""
+        if path not in inside:
+            above, _, leaf = path.rpartition("/")
+            parent, members = self._enter(above, inside, where=where)
+            if leaf not in members:
+                raise DataError(f"{self.file.path}: {where}{path} is missing")
+            group = self.file.group(parent, leaf, where=where)
+            inside[path] = group, self.file.members(group, where=f"{where}{path}/")
+        return inside[path]
+
+    def _open_leaf(self, parent: Any, name: str, space: _Leaf, *, where: str) -> Source:
+        entry = tuple(space.shape)
+        if len(entry) >= 2 and space.dtype == "uint8":
+            shape = self.file.shape(parent, name)
+            if shape is not None and len(shape) <= 2:
+                raise DataError(
+                    f"{self.file.path}: {where}{name} holds JPEG images, which lose pixels and "
+                    f"are not read; collect the dataset again with jpeg_encoding=False"
+                )
+        source = self.file.dataset(parent, name, where=where)
+        if len(source.shape) != 1 + len(entry) or source.shape[1:] != entry:
             raise DataError(
-                f"{self.file.path}: {inside}{column} holds JPEG images, which lose pixels and are "
-                f"not read; collect the dataset again with jpeg_encoding=False"
+                f"{self.file.path}: {where}{name} has shape {source.shape}, the declared space "
+                f"asks for {entry} a row"
             )
-        if len(shape) != 1 + len(space.shape) or shape[1:] != tuple(space.shape):
+        if source.dtype.kind == "f" and np.dtype(space.dtype).kind != "f":
             raise DataError(
-                f"{self.file.path}: {inside}{column} has shape {shape}, the declared space is "
-                f"{tuple(space.shape)} a row"
-            )
-        if kind == "f" and np.dtype(space.dtype).kind != "f":
-            raise DataError(
-                f"{self.file.path}: {inside}{column} holds {dataset.dtype}, the declared space "
+                f"{self.file.path}: {where}{name} holds {source.dtype}, the declared space "
                 f"{space.dtype}"
             )
+        return source
 
-    def _lengths(self, number: int, datasets: Mapping[str, Any]) -> tuple[int, bool] | None:
-        """Steps, and whether the last observation is there; None where lengths disagree."""
-        rows = {name: int(dataset.shape[0]) for name, dataset in datasets.items()}
-        for name in ("rewards", *_FLAGS):
-            if len(datasets[name].shape) != 1:
-                raise DataError(
-                    f"{self.file.path}: episode_{number}/{name} has shape {datasets[name].shape}"
-                )
+    def _lengths_agree(self, number: int, sources: Mapping[str, Source]) -> bool:
+        """False, with a finding, for an episode that no store can hold."""
+        rows = {name: int(source.shape[0]) for name, source in sources.items()}
         steps = rows["rewards"]
         observed = {count for name, count in rows.items() if is_observation(name)}
         stepped = {count for name, count in rows.items() if not is_observation(name)}
-        if stepped == {steps} and observed in ({steps}, {steps + 1}):
-            return steps, observed == {steps + 1}
-        listed = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
-        self._find("D002", f"episode {number}: lengths disagree ({listed})", number)
-        return None
+        if stepped != {steps} or observed not in ({steps}, {steps + 1}):
+            listed = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
+            self._find("D002", f"episode {number}: lengths disagree ({listed})", number)
+            return False
+        if steps == 0:
+            self._find("D003", f"episode {number} has no steps", number)
+            return False
+        return True
 
-    def _fill(
-        self,
-        kept: list[tuple[Any, dict[str, Any]]],
-        lengths: np.ndarray,
-        keeps_last: bool,
-        leaf_spaces: Mapping[str, Any],
-    ) -> Segment:
-        columns: dict[str, np.ndarray] = {}
-        observation_rows = lengths + 1 if keeps_last else lengths
-        for column, space in {**leaf_spaces, "rewards": Box(shape=())}.items():
-            rows = observation_rows if is_observation(column) else lengths
-            flat = np.empty((int(rows.sum()), *space.shape), _column_dtype(space))
-            start = 0
-            for (_, datasets), count in zip(kept, rows.tolist(), strict=True):
-                dataset = datasets[column]
-                if count and dataset.shape[0] == count and dataset.dtype.kind != "b":
-                    self.file.read_into(dataset, flat[start : start + count])
-                elif count:
-                    flat[start : start + count] = self.file.read(dataset)[:count]
-                start += count
-            columns[column] = flat
-        terminated, truncated = self._end_flags(kept, lengths)
-        seeds = [
-            self._identity(group, number)
-            for number, (group, _) in zip(self.numbers, kept, strict=True)
-        ]
+    def _read_column(self, name: str, source: Source, spaces: Mapping[str, _Leaf]) -> np.ndarray:
+        if name in _FLAGS:
+            return self.file.read(source).astype(bool)
+        dtype = np.dtype(spaces[name].dtype if name in spaces else np.float32)
+        return self.file.read(source, np.float32 if dtype.kind == "f" else dtype)
+
+    def _join(self, kept: list[dict[str, np.ndarray]], seeds: list[int]) -> Segment:
+        lengths = np.array([len(columns["rewards"]) for columns in kept], np.int64)
+        observed = next(name for name in kept[0] if is_observation(name))
+        plus_one = [len(c[observed]) - len(c["rewards"]) for c in kept]
+        keeps_last = all(plus_one)
+        joined: dict[str, np.ndarray] = {}
+        for name in list(kept[0]):
+            cut = is_observation(name) and not keeps_last
+            parts = [columns.pop(name) for columns in kept]
+            joined[name] = np.concatenate(
+                [p[:steps] for p, steps in zip(parts, lengths, strict=True)] if cut else parts
+            )
+        ends = np.cumsum(lengths) - 1
+        last = {name: self._last_flags(name, joined.pop(name), ends) for name in _FLAGS}
+        terminated, truncated = last["terminations"], last["truncations"]
+        both = np.flatnonzero(terminated & truncated)
+        if len(both):
+            episodes = tuple(self.numbers[e] for e in both.tolist())
+            message = (
+                f"{len(both)} episodes end terminated and truncated at once (first: episode "
+                f"{episodes[0]}); read as terminated"
+            )
+            self.notices.append(
+                Finding(rule="D004", severity="warning", message=message, episodes=episodes)
+            )
         return Segment(
-            columns=columns,
+            columns=joined,
             lengths=lengths,
             terminated=terminated,
             truncated=truncated & ~terminated,
@@ -236,38 +253,24 @@ class _Layout:
             has_last_observation=keeps_last,
         )
 
-    def _end_flags(
-        self, kept: list[tuple[Any, dict[str, Any]]], lengths: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Flags (E,) at each episode's last step; flags before it are found as D006."""
-        last = {name: np.zeros(len(kept), bool) for name in _FLAGS}
-        for position, (_, datasets) in enumerate(kept):
-            for name in _FLAGS:
-                flags = self.file.read(datasets[name]).astype(bool)
-                last[name][position] = bool(len(flags) and flags[-1])
-                if flags[:-1].any():
-                    number, step = self.numbers[position], int(np.argmax(flags))
-                    self._find(
-                        "D006",
-                        f"episode {number}, step {step}: {name} is set {lengths[position] - 1 - step} "
-                        f"steps before the episode's end",
-                        number,
-                    )
-        both = np.flatnonzero(last["terminations"] & last["truncations"])
-        if len(both):
-            self.notices.append(
-                Finding(
-                    rule="D004",
-                    severity="warning",
-                    message=f"{len(both)} episodes end terminated and truncated at once (first: "
-                    f"episode {self.numbers[both[0]]}); read as terminated",
-                    episodes=tuple(self.numbers[e] for e in both[:20]),
-                )
+    def _last_flags(self, name: str, flags: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """(M,) -> (E,): each episode's last flag; a flag before it is found as D006."""
+        inner = flags.copy()
+        inner[ends] = False
+        rows = np.flatnonzero(inner)
+        episodes = np.searchsorted(ends, rows)
+        for episode, first in zip(*np.unique(episodes, return_index=True), strict=True):
+            early = int(ends[episode] - rows[first])
+            start = int(ends[episode - 1]) + 1 if episode else 0
+            message = (
+                f"episode {self.numbers[episode]}, step {rows[first] - start}: {name} is set "
+                f"{early} steps before the episode's end"
             )
-        return last["terminations"], last["truncations"]
+            self._find("D006", message, self.numbers[episode])
+        return np.asarray(flags[ends])
 
     def _identity(self, group: Any, number: int) -> int:
-        """The seed, -1 where unknown; an `id` attribute that contradicts the name is found."""
+        """The seed, -1 where unknown; an `id` or length that contradicts the data is found."""
         declared = self.file.attribute(group, "id")
         if declared is not None and declared != number:
             self._find("D013", f"episode_{number} declares the id {declared}", number)
@@ -299,8 +302,3 @@ class _Layout:
             else:
                 found += [Finding(rule=rule, severity="error", message=m) for m, _ in cases]
         return found
-
-
-def _column_dtype(space: Box | Discrete | MultiDiscrete) -> np.dtype[Any]:
-    dtype = np.dtype(space.dtype)
-    return np.dtype(np.float32) if dtype.kind == "f" else dtype

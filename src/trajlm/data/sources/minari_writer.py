@@ -19,7 +19,7 @@ import numpy as np
 from trajlm.core.errors import DataError, StorageError
 from trajlm.core.spec import Space
 from trajlm.core.trajectory import Trajectory
-from trajlm.data.sources.hdf5 import require_h5py
+from trajlm.data.sources.hdf5 import Writer
 from trajlm.data.sources.minari_form import (
     MAIN_FILE,
     METADATA_FILE,
@@ -136,11 +136,10 @@ def _move_into_place(temporary: Path, folder: Path, *, overwrite: bool) -> None:
 
 def _write_episodes(path: Path, episodes: Iterable[Trajectory]) -> tuple[int, int]:
     """The main file; returns the numbers of episodes and steps."""
-    h5py = require_h5py()
     number = steps = 0
-    with h5py.File(path, "w") as file:
+    with Writer(path) as file:
         for episode in episodes:
-            _write_episode(file.create_group(f"episode_{number}"), episode, number=number)
+            _write_episode(file, episode, number=number)
             steps += len(episode)
             number += 1
     if number == 0:
@@ -148,27 +147,28 @@ def _write_episodes(path: Path, episodes: Iterable[Trajectory]) -> tuple[int, in
     return number, steps
 
 
-def _write_episode(group: Any, episode: Trajectory, *, number: int) -> None:
+def _write_episode(file: Writer, episode: Trajectory, *, number: int) -> None:
     if not episode.has_last_observation:
         raise DataError(
             f"write: episode {number} has no last observation; Minari keeps T+1 of them"
         )
-    steps = len(episode)
-    for name, column in episode.columns.items():
+    group = file.group(file.root, f"episode_{number}")
+    parents = {"": group}
+    for name, column in sorted(episode.columns.items()):
         if is_observation(name) or name in ("actions", "rewards"):
-            group.create_dataset(name, data=column)
-    for name, set_last in (
-        ("terminations", episode.terminated),
-        ("truncations", episode.truncated),
-    ):
-        flags = np.zeros(steps, bool)
-        flags[-1:] = set_last
-        group.create_dataset(name, data=flags)
-    rewards = np.asarray(episode.columns["rewards"], np.float64)
-    group.attrs["id"] = number
-    group.attrs["total_steps"] = steps
+            *path, leaf = name.split("/")
+            above = ""
+            for part in path:
+                inside = f"{above}/{part}"
+                if inside not in parents:
+                    parents[inside] = file.group(parents[above], part)
+                above = inside
+            file.dataset(parents[above], leaf, column)
+    for name, ends in (("terminations", episode.terminated), ("truncations", episode.truncated)):
+        flags = np.zeros(len(episode), bool)
+        flags[-1:] = ends
+        file.dataset(group, name, flags)
+    file.integer(group, "id", number)
+    file.integer(group, "total_steps", len(episode))
     if episode.seed is not None:
-        group.attrs["seed"] = int(episode.seed)
-    if steps:
-        for key in ("sum", "mean", "std", "min", "max"):
-            group.attrs[f"rewards_{key}"] = float(getattr(rewards, key)())
+        file.integer(group, "seed", episode.seed)
