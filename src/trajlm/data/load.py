@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -79,7 +80,7 @@ def _load_path_or_id(
 ) -> TrajectoryStore:
     if "\0" in text:
         raise DataError("a dataset reference with a NUL character")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib raises for an unknown user)
     if path.is_dir():
         return _load_minari(path, cache=cache)
     if path.is_file():
