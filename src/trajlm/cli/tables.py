@@ -44,7 +44,7 @@ def print_listing(title: str, rows: Iterable[Sequence[str]]) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     console.print(Text(title, style="bold"))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 0, 0, 2))
+    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     console.print(table)

@@ -15,7 +15,7 @@ class EvaluationConfig:
     `episodes`: for each target. `seed`: episode k is reset with `seed + k`, for every target the
     same. `num_envs`: environments in one batch, all targets together; None takes every episode at
     once, up to 256. `precision`: of the policy's forward; reported scores use float32. `video`:
-    record one episode. `strict`: a failed episode is an error (exit code 5) instead of a count.
+    record one episode, of `video_steps` steps at most. `strict`: a failed episode is an error (exit code 5) instead of a count.
     """
 
     episodes: int = 50
@@ -23,6 +23,7 @@ class EvaluationConfig:
     num_envs: int | None = None
     precision: Literal["float32", "bf16"] = "float32"
     video: bool = True
+    video_steps: int = 1000
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -30,5 +31,7 @@ class EvaluationConfig:
             raise UsageError(f"episodes: {self.episodes} is not positive")
         if self.num_envs is not None and self.num_envs < 1:
             raise UsageError(f"num_envs: {self.num_envs} is not positive")
+        if self.video_steps < 1:
+            raise UsageError(f"video_steps: {self.video_steps} is not positive")
         if self.seed < 0:
             raise UsageError(f"seed: {self.seed} is negative")

@@ -55,7 +55,8 @@ def update_rate(config: RunConfig, assembly: Assembly, *, device: str) -> tuple[
         time_limit=SECONDS_AT_MOST,
     )
     logger = logging.getLogger("trajlm.training")
-    silent, logger.disabled = logger.disabled, True
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     rate, precision = math.nan, ""
     try:
         for updates in (WARM_UP_UPDATES, TIMED_UPDATES):
@@ -72,5 +73,5 @@ def update_rate(config: RunConfig, assembly: Assembly, *, device: str) -> tuple[
                 )
                 rate, precision = trainer.run().updates_per_s, str(trainer.precision)
     finally:
-        logger.disabled = silent
+        logger.setLevel(level)
     return rate, precision

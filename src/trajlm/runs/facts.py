@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("trajlm", "torch", "numpy", "safetensors", "gymnasium", "mujoco", "h5py", "minari")
+from trajlm import __version__
+
+PACKAGES = ("torch", "numpy", "safetensors", "gymnasium", "mujoco", "h5py", "minari")
 
 
 def package_version(name: str) -> str | None:
@@ -66,7 +68,7 @@ def git_commit() -> str | None:
 def installation() -> dict[str, Any]:
     """Versions and machine, as plain JSON."""
     return {
-        "versions": {name: package_version(name) for name in PACKAGES},
+        "versions": {"trajlm": __version__, **{name: package_version(name) for name in PACKAGES}},
         "python": platform.python_version(),
         "git": git_commit(),
         "machine": machine(),

@@ -20,6 +20,7 @@ from trajlm.core.config import merge
 from trajlm.core.errors import DataError, UsageError
 from trajlm.core.seeding import counter_bits, derive
 from trajlm.data.doctor import check
+from trajlm.data.findings import Finding
 from trajlm.data.load import load_dataset
 from trajlm.data.store import TrajectoryStore
 from trajlm.data.summary import summarize
@@ -44,6 +45,7 @@ from trajlm.runs.scoring import (
     evaluate,
     evaluate_run,
     evaluation_folder,
+    film,
     targets_of,
 )
 from trajlm.sequence.batch import SequenceBatch
@@ -139,13 +141,15 @@ def run(
         refuse_existing(folder)
     device = set_machine(device=config.device, threads=config.threads)
     store = store or load_store(config)
-    examine(store, config)
+    warnings = examine(store, config)
     if resuming:
         _refuse_other_data(folder, store)
     assembly = assemble(config, store)
     if not resuming:
         create_folder(folder, {RUN_FILE: config.to_yaml()})
     with logged(folder / "train.log"):
+        for warning in warnings:
+            logger.warning("%s", warning)
         with RunLock(folder):
             _describe(folder, config, store, assembly.model)
         trained = _fit(config, folder, assembly, device=device, resuming=resuming)
@@ -175,8 +179,8 @@ def load_store(config: RunConfig) -> TrajectoryStore:
     )
 
 
-def examine(store: TrajectoryStore, config: RunConfig) -> None:
-    """The doctor's errors are raised, its warnings logged."""
+def examine(store: TrajectoryStore, config: RunConfig) -> list[Finding]:
+    """The doctor's warnings. Raises `DataError` with its first error."""
     asked = [target for target in config.target_returns if target is not None]
     findings = check(store, asked_returns=asked)
     errors = [finding for finding in findings if finding.severity == "error"]
@@ -186,8 +190,7 @@ def examine(store: TrajectoryStore, config: RunConfig) -> None:
             f"{store.name or 'dataset'}: {errors[0]}{more}; trajlm data check shows all, "
             "--data.on-bad drop-episode leaves such episodes out"
         )
-    for finding in findings:
-        logger.warning("%s", finding)
+    return findings
 
 
 def hold_out(store: TrajectoryStore, *, fraction: float) -> tuple[np.ndarray, np.ndarray]:
@@ -265,7 +268,11 @@ def _refuse_other_data(folder: Path, store: TrajectoryStore) -> None:
 def _describe(
     folder: Path, config: RunConfig, store: TrajectoryStore, model: Algorithm
 ) -> None:
-    """run.yaml, dataset.json and the facts that are known before training."""
+    """run.yaml, dataset.json and the facts that are known before training.
+
+    What a process before this one measured stays until this one has measured it.
+    """
+    before = read_json(folder / META_FILE) if (folder / META_FILE).is_file() else {}
     write_text(folder / RUN_FILE, config.to_yaml())
     write_json(folder / DATASET_FILE, summarize(store))
     env_id = model.spec.env_id
@@ -286,6 +293,7 @@ def _describe(
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "flops_per_update": model.flops_per_step(config.training.batch_size),
             **installation(),
+            **{key: before[key] for key in ("precision", "training") if key in before},
         },
     )
 
@@ -305,15 +313,13 @@ def _fit(
         on_evaluate=_evaluation_hook(config, folder, assembly.model),
     )
     result = trainer.run()
+    meta = read_json(folder / META_FILE)
     precision = {"name": trainer.precision.name, "reason": trainer.precision.reason}
     facts = {"step": result.step, "stopped_by": result.stopped_by}
-    rate = {"updates_per_s": result.updates_per_s, "seconds": result.seconds}
-    meta = read_json(folder / META_FILE)
-    if result.seconds > 0 or "training" not in meta:
-        facts |= rate
-    else:  # a finished run that was only read keeps the rate it was trained at
-        facts = {**meta["training"], **facts}
-    write_json(folder / META_FILE, {**meta, "precision": precision, "training": facts})
+    if result.updates_per_s > 0:  # a finished run that was only read keeps its rate
+        facts |= {"updates_per_s": result.updates_per_s, "seconds": result.seconds}
+    training = {**meta.get("training", {}), **facts}
+    write_json(folder / META_FILE, {**meta, "precision": precision, "training": training})
     return result
 
 
@@ -352,6 +358,16 @@ def _final_evaluation(
         same = asked["evaluation_seed"] == config.evaluation.seed
         same &= asked["episodes"] == config.evaluation.episodes
         if same and asked["targets"] == targets_of(config.policy, model.spec):
+            if config.evaluation.video:
+                model.eval()
+                film(
+                    model,
+                    config=config,
+                    env_id=asked["env_id"],
+                    targets=asked["targets"],
+                    folder=done.parent,
+                    progress=progress,
+                )
             return results
     evaluation, _ = evaluate_run(folder, config=config, progress=progress)
     return evaluation.to_json()

@@ -30,6 +30,8 @@ from trajlm.training.checkpoint import artefact_folder, load_artefact
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share that is done, 0 to 1."""
 
+MAX_LANES = 3
+
 logger = logging.getLogger(__name__)
 
 
@@ -139,8 +141,18 @@ def evaluate_run(
     )
     target = make_folder(output or evaluation_folder(folder, step))
     write_results(target, evaluation)
+    for old in target.glob("video.*"):
+        old.unlink()
     if config.evaluation.video:
-        record_best(model, evaluation, config=config, folder=target, progress=progress)
+        protocol = evaluation.protocol
+        film(
+            model,
+            config=config,
+            env_id=protocol["env_id"],
+            targets=protocol["targets"],
+            folder=target,
+            progress=progress,
+        )
     return evaluation, target
 
 
@@ -163,28 +175,39 @@ def checkpoint_folder(folder: Path, checkpoint: str) -> Path:
     return found
 
 
-def record_best(
+def film(
     model: Algorithm,
-    evaluation: Evaluation,
     *,
     config: RunConfig,
+    env_id: str,
+    targets: Sequence[float | None],
     folder: Path,
     progress: Progress | None = None,
 ) -> Path | None:
-    """A video of the target that achieved most, in `folder`; None where nothing can be drawn."""
-    scored = [row for row in evaluation.rows if row["return_mean"] is not None]
-    if not scored:
-        return None
-    best = max(scored, key=lambda row: row["return_mean"])
+    """A video in `folder` of an episode at each of a few targets, one lane above the other.
+
+    None where nothing can be drawn, which the log explains. One that is there is kept.
+    """
+    there = sorted(folder.glob("video.*"))
+    if there:
+        return there[0]
     if progress is not None:
         progress("recording a video", 0.0)
-    return record(
+    asked: list[float] = sorted({t for t in targets if t is not None}, reverse=True)
+    # The highest and the lowest are always among the lanes.
+    count = min(len(asked), MAX_LANES)
+    lanes = [asked[round(i * (len(asked) - 1) / max(1, count - 1))] for i in range(count)]
+    path = record(
         policy_of(model, config.policy, config.evaluation),
-        env_id=best["env_id"],
-        target=best["target_return"],
+        env_id=env_id,
+        target=lanes or None,
         seed=config.evaluation.seed,
         path=folder / "video.mp4",
+        max_steps=config.evaluation.video_steps,
     )
+    if progress is not None:
+        progress("recording a video", 1.0)
+    return path
 
 
 def policy_of(model: Algorithm, policy: Any, config: EvaluationConfig) -> Any:
