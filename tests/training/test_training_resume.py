@@ -1,0 +1,67 @@
+"""A recipe's run, cut and resumed, is bit for bit the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trajlm.core.config import from_mapping
+from trajlm.core.discovery import find_recipe
+from trajlm.core.errors import CheckpointError
+from trajlm.data.sources.synthetic import synthetic
+from trajlm.sequence.loader import Loader, validation_batches
+from trajlm.training.config import TrainingConfig
+from trajlm.training.trainer import Trainer, seed_generators
+
+RECIPES = ["decision_transformer/debug"]
+
+
+def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Trainer:
+    entry, mapping = find_recipe(recipe)
+    config = from_mapping(entry.config_module.Config, mapping.get("model", {}))
+    training = from_mapping(TrainingConfig, mapping["training"])
+    training = replace(training, log_every=5, tensorboard=False, steps=facts.pop("steps", 30))
+    algorithm = entry.algorithm_class
+    store = synthetic("box", episodes=12, seed=data_seed)
+    prepared = algorithm.prepare(config, store)
+    request = algorithm.windows(config, prepared.store.spec)
+    seed_generators(facts.pop("build_seed", 0), torch.device("cpu"))
+    return Trainer(
+        algorithm.build(config, store.spec, prepared.fitted),
+        config=training,
+        loader=Loader(prepared.store, request, batch_size=training.batch_size, seed=0),
+        validation=lambda: validation_batches(prepared.store, request, batch_size=16),
+        folder=folder,
+        seed=0,
+        **facts,
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("stop", [15, 22])
+def test_resumed_equals_uninterrupted(tmp_path, recipe, stop):
+    trainer_of(recipe, tmp_path / "whole").run()
+    trainer_of(recipe, tmp_path / "cut", steps=stop).run()
+    trainer_of(recipe, tmp_path / "cut", build_seed=1, resume=True).run()
+    manifests = [
+        json.loads((tmp_path / name / "checkpoints/last/manifest.json").read_text())["files"]
+        for name in ("whole", "cut")
+    ]
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        assert manifests[0][file] == manifests[1][file]
+    assert validation_losses(tmp_path / "cut")[-1] == validation_losses(tmp_path / "whole")[-1]
+
+
+def validation_losses(folder: Path) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["validation/loss"] for line in lines if "validation/loss" in line]
+
+
+def test_resuming_on_other_data_is_refused(tmp_path):
+    trainer_of(RECIPES[0], tmp_path, steps=2).run()
+    with pytest.raises(CheckpointError, match=r"spec\.data_hash"):
+        trainer_of(RECIPES[0], tmp_path, data_seed=1, resume=True).run()
