@@ -175,13 +175,10 @@ def test_a_failed_write_leaves_nothing(root: Path) -> None:
         write(broken(), dataset_id=ID, **spaces)
     with pytest.raises(DataError, match="no episodes"):
         write(iter(()), dataset_id=ID, **spaces)
+    columns = {**store.episode(0).columns, "observations": store.rows("observations", 0)[:-1]}
+    short = Trajectory(columns=columns, terminated=True, truncated=False)
     with pytest.raises(DataError, match="episode 0 has no last observation"):
-        columns = {**store.episode(0).columns, "observations": store.rows("observations", 0)[:-1]}
-        write(
-            [Trajectory(columns=columns, terminated=True, truncated=False)],
-            dataset_id=ID,
-            **spaces,
-        )
+        write([short], dataset_id=ID, **spaces)
     assert list((root / "trajlm" / "test").iterdir()) == []
 
 
@@ -236,7 +233,7 @@ def test_links_out_of_the_root_are_refused(root: Path, tmp_path: Path, part: str
 
 
 def test_our_own_missing_ids_name_the_collector(root: Path) -> None:
-    with pytest.raises(DataError, match="run: trajlm collect hopper/medium$"):
+    with pytest.raises(DataError, match=r"run: trajlm collect hopper/medium$"):
         load_dataset("trajlm/hopper/medium-v0")
 
 
@@ -283,7 +280,7 @@ def test_lengths_that_disagree_name_the_episode(root: Path) -> None:
     kept = load_dataset(ID, on_bad="keep")
     assert len(kept) == 11
     assert kept.metadata["file_episodes"] == [0, 1, *range(3, 12)]
-    assert [f.rule for f in check(kept)][0] == "D002"
+    assert check(kept)[0].rule == "D002"
     with pytest.raises(DataError, match="D013"):
         load_dataset(ID, on_bad="drop-episode")
 
@@ -301,9 +298,8 @@ def test_the_episode_is_named_by_its_number_in_the_file(root: Path) -> None:
     with pytest.raises(DataError, match="and 1 more findings"):
         load_dataset(ID)
     findings = check(load_dataset(ID, on_bad="keep"))
-    assert [f.message for f in findings if f.rule == "D001"][0].startswith(
-        "rewards is nan at episode 7, step 0"
-    )
+    messages = [f.message for f in findings if f.rule == "D001"]
+    assert messages[0].startswith("rewards is nan at episode 7, step 0")
     dropped = load_dataset(ID, on_bad="drop-episode")
     assert dropped.metadata["dropped"] == [2, 7]
     assert len(dropped) == 10

@@ -21,9 +21,14 @@ def column_statistics(store: TrajectoryStore, name: str) -> Statistics:
     """Per-dimension statistics of all rows of the store's episodes, last observations included.
 
     The deviation is the population's; it is exactly 0 where a dimension never changes (a floor
-    under it is the normaliser's affair). Raises `DataError` for a column that does not exist or
-    has no row.
+    under it is the normaliser's affair). NaN and infinities spread into the figures: the doctor
+    names them. Raises `DataError` for a column that does not exist or has no row.
     """
+    with np.errstate(invalid="ignore"):
+        return _merged(store, name)
+
+
+def _merged(store: TrajectoryStore, name: str) -> Statistics:
     count, mean, moment = 0, np.zeros(0), np.zeros(0)
     low, high = np.zeros(0), np.zeros(0)
     for block in blocks(store, name):
