@@ -12,8 +12,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def _folders_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Minari's root and the store's cache, for this process and those it starts."""
+    """Minari's root, the store's cache and this checkout, for this process and those it starts."""
     root = tmp_path_factory.mktemp("home")
+    paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     os.environ["MINARI_DATASETS_PATH"] = str(root / "minari")
     os.environ["TRAJLM_CACHE"] = str(root / "cache")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,11 @@ print(sum(p.numel() for p in algorithm.build(config, prepared.store.spec, prepar
 
 
 def run(*command: str | Path, cwd: Path) -> str:
+    """Standard output of a command that does not see the checkout."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
         timeout=300,
