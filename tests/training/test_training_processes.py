@@ -32,9 +32,9 @@ def lines(folder):
 
 
 def test_killed_at_any_moment_a_run_goes_on(tmp_path, start_toy):
-    """A dozen kill -9, most of them inside a save: there is one after each update."""
+    """Ten kill -9, most of them inside a save: there is one after each update."""
     folder, moments = tmp_path / "run", random.Random(7)
-    for _ in range(12):
+    for _ in range(10):
         before = newest(folder)
         toy = start_toy(folder, **ENDLESS, checkpoint_every=1, log_every=1, width=512)
         toy.until(lambda before=before: newest(folder) > before)

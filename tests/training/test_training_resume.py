@@ -14,6 +14,7 @@ from trajlm.core.discovery import find_recipe
 from trajlm.core.errors import CheckpointError
 from trajlm.data.sources.synthetic import synthetic
 from trajlm.sequence.loader import Loader, validation_batches
+from trajlm.training.checkpoint import load_artefact, save_artefact
 from trajlm.training.config import TrainingConfig
 from trajlm.training.trainer import Trainer, seed_generators
 
@@ -65,3 +66,12 @@ def test_resuming_on_other_data_is_refused(tmp_path):
     trainer_of(RECIPES[0], tmp_path, steps=2).run()
     with pytest.raises(CheckpointError, match=r"spec\.data_hash"):
         trainer_of(RECIPES[0], tmp_path, data_seed=1, resume=True).run()
+
+
+def test_a_spec_that_asks_for_too_much_memory_is_refused_at_once(tmp_path):
+    """A timestep table of 10^11 rows is 12 TB; nothing of it is allocated."""
+    model = trainer_of(RECIPES[0], tmp_path / "run").model
+    model.spec = replace(model.spec, horizon=10**11)
+    save_artefact(model, tmp_path / "artefact")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: misfit tensors.*100000000000"):
+        load_artefact(tmp_path / "artefact")

@@ -71,8 +71,9 @@ def load_artefact(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     """
     folder = artefact_folder(folder)
     files = read_folder(folder, unverified=(CONFIG, WEIGHTS))
-    model = _build(folder, read_config(folder, files))
-    load_weights(model, _tensors(folder, WEIGHTS, files), where=folder / WEIGHTS)
+    config, tensors = read_config(folder, files), _tensors(folder, WEIGHTS, files)
+    model = _build(folder, config, tensors)
+    load_weights(model, tensors, where=folder / WEIGHTS)
     return model.to(device).eval()
 
 
@@ -142,15 +143,25 @@ def read_config(folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
     return config
 
 
-def _build(folder: Path, config: Mapping[str, Any]) -> Algorithm:
-    """A model from `config.json`; its weights are still to be loaded."""
+def _build(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Algorithm:
+    """A model from `config.json`; its weights are still to be loaded.
+
+    Built first without memory, where shapes cost nothing: a configuration or spec that asks for
+    more than the weights hold is refused before anything is allocated.
+    """
     try:
         entry = discovery.algorithm(str(config["algorithm"]))
         settings = from_mapping(entry.config_module.Config, dict(config["config"]), where="config.")
         spec = DataSpec.from_json(config["spec"])
+        with torch.device("meta"):
+            skeleton: Algorithm = entry.algorithm_class.build(settings, spec, fitted={})
+        check_tensors(skeleton.state_dict(), tensors, where=folder / WEIGHTS)
         model: Algorithm = entry.algorithm_class.build(settings, spec, fitted={})
+    except CheckpointError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{folder / CONFIG}: {cause}") from error
     return model
 
 

@@ -165,7 +165,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
             loss: Loss = self.module(batch)
-        loss.value.backward()  # type: ignore[no-untyped-call]
+        loss.value.backward()
         return loss, gradient_norm(self.parameters)
 
     # ---- on the clocks ----------------------------------------------------------------------
