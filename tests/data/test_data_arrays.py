@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trajlm.core.errors import DataError, UsageError
@@ -67,6 +67,7 @@ def test_without_timeouts_the_step_limit_cuts() -> None:
     assert store.unfinished.tolist() == [False, False, False, True]
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 7))
 def test_the_limit_equals_a_counter(terminals: list[bool], limit: int) -> None:
     array = np.array(terminals)

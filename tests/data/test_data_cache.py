@@ -159,7 +159,7 @@ def test_processes_that_load_at_once_agree(source: Path, tmp_path: Path) -> None
         )
         for _ in range(4)
     ]
-    results = [process.communicate(timeout=60) for process in running]
+    results = [process.communicate(timeout=180) for process in running]
     assert {out for out, _ in results} == {results[0][0]}
     assert results[0][0].endswith("40.0\n")
     assert not any("damaged" in error or "Traceback" in error for _, error in results)
@@ -177,6 +177,18 @@ def test_the_loser_of_a_race_leaves_the_winners_entry(
     cache.write_entry(entry, store, source=[])
     assert (entry / "manifest.json").stat().st_ino == before
     assert entries(tmp_path) == [entry]
+
+
+def test_what_a_killed_process_left_is_swept(source: Path, tmp_path: Path) -> None:
+    load_dataset(source)
+    entry = entries(tmp_path)[0]
+    old, young = (entry.parent / f".{entry.name}.{name}" for name in ("old", "young"))
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (1, 1))
+    os.utime(source, ns=(2, 2))
+    load_dataset(source)
+    assert entries(tmp_path) == [young, entry]
 
 
 # ---- large columns ----------------------------------------------------------------------------

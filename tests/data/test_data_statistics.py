@@ -38,7 +38,7 @@ def store_of(lengths: list[int], *, scale: float = 1.0, base: float = 0.0) -> Tr
     return store.extend(trajectories[1:]) if trajectories[1:] else store
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 7), st.data())
 def test_streaming_equals_numpy(lengths: list[int], block: int, data: st.DataObject) -> None:
     store = store_of(lengths)

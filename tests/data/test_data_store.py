@@ -42,6 +42,7 @@ def store_of(lengths: list[int], **keywords: bool) -> TrajectoryStore:
     )
 
 
+@settings(deadline=None)
 @given(rewards_of_episodes, st.sampled_from([1.0, 0.99, 0.5, 0.0]))
 def test_sums_to_go_equal_the_formula(episodes: list[list[float]], discount: float) -> None:
     flat = np.array([r for episode in episodes for r in episode], np.float32)
@@ -63,13 +64,14 @@ def test_huge_rewards_do_not_leak_into_the_next_episode() -> None:
     np.testing.assert_array_equal(sums[1:], [7.0, 6.0, 5.0, 3.0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8))
 def test_timesteps_count_from_each_start(lengths: list[int]) -> None:
     found = timesteps(np.cumsum([0, *lengths]))
     assert found.tolist() == [t for n in lengths for t in range(n)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(1, 7), min_size=1, max_size=5),
     st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), max_size=2),

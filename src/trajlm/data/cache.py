@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ FORMAT = "trajlm.cache/1"
 VARIABLE = "TRAJLM_CACHE"
 WHOLE_FILE_BYTES = 256 * 2**20
 CHUNK_BYTES = 16 * 2**20
+STALE_AFTER_S = 3600
 EPISODE_FACTS = ("lengths", "terminated", "truncated", "unfinished", "seeds")
 
 logger = logging.getLogger(__name__)
@@ -118,6 +120,7 @@ def _digest_json(value: Any) -> str:
 def write_entry(entry: Path, store: TrajectoryStore, *, source: Any) -> None:
     """Writes a one-segment store; the entry appears whole or not at all. Raises `OSError`."""
     entry.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(entry)
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
     try:
         segment = store.segments[0]
@@ -146,6 +149,16 @@ def write_entry(entry: Path, store: TrajectoryStore, *, source: Any) -> None:
         _replace_folder(temporary, entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(entry: Path) -> None:
+    """Removes what killed processes left of this entry more than an hour ago."""
+    for leftover in entry.parent.glob(f".{entry.name}.*"):
+        try:
+            if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
+                shutil.rmtree(leftover, ignore_errors=True)
+        except OSError:
+            continue
 
 
 def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
