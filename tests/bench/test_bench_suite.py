@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from trajlm.algorithms.decision_transformer.model import Model
 from trajlm.bench.data import noise_store, sampling_seconds
 from trajlm.bench.timing import Comparison, compare
@@ -46,9 +47,9 @@ def test_both_sides_are_fed_the_same_states() -> None:
     store = noise_store(2_000)
     prepared = Model.prepare(CONFIG, store)
     model = Model.build(CONFIG, prepared.store.spec, prepared.fitted)
-    batch = Loader(
-        prepared.store, Model.windows(CONFIG, store.spec), batch_size=256, seed=0
-    ).batch(0)
+    batch = Loader(prepared.store, Model.windows(CONFIG, store.spec), batch_size=256, seed=0).batch(
+        0
+    )
     states = normalized(batch, model).columns["observations"][batch.mask].numpy()
     assert np.allclose(states.mean(0), 0.0, atol=0.1) and np.allclose(states.std(0), 1.0, atol=0.1)
     assert sampling_seconds(transitions=2_000, batches=2) > 0

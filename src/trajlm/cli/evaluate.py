@@ -98,9 +98,7 @@ def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, 
     from trajlm.runs import group, offline, scoring
 
     device = offline.set_machine(device=arguments.device, threads=arguments.threads)
-    config = dataclasses.replace(
-        base, policy=arguments.policy, evaluation=arguments.evaluation
-    )
+    config = dataclasses.replace(base, policy=arguments.policy, evaluation=arguments.evaluation)
     shared = {
         "config": config,
         "env_id": arguments.env_id,

@@ -128,8 +128,10 @@ def _base(reference: str | None, resumed: Path | None, *, helping: bool) -> RunC
 def _defaults(base: RunConfig) -> Any:
     shared = {
         name: getattr(base, name)
-        for name in (*("seed", "device", "threads", "data"),)
-        + ("training", "evaluation", "model", "policy")
+        for name in (
+            *("seed", "device", "threads", "data"),
+            *("training", "evaluation", "model", "policy"),
+        )
     }
     return train_flags(base.algorithm)(
         seeds=1, name=None, output="runs", dry_run=False, json=False, verbose=False, **shared

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from trajlm.algorithms.base import Algorithm
 from trajlm.collect.behaviour import body_facts

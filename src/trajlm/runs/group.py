@@ -122,9 +122,7 @@ def evaluate_group(
 def summarize_group(folder: Path) -> Mapping[str, Any] | None:
     """Write the group's results.json from its seeds' final scores; None where there are none."""
     runs = [seed_folder(folder, seed) for seed in read_seeds(folder)]
-    files = [
-        evaluation_folder(run, read_run(run).training.steps) / RESULTS_FILE for run in runs
-    ]
+    files = [evaluation_folder(run, read_run(run).training.steps) / RESULTS_FILE for run in runs]
     if not all(file.is_file() for file in files):
         return None
     results = [read_json(file) for file in files]
@@ -155,7 +153,8 @@ def _train_all(
     threads: int,
     progress: Progress | None,
 ) -> None:
-    waiting, failures = list(seeds), []
+    waiting = list(seeds)
+    failures: list[Worker] = []
     with StopSignals() as stop, _workers() as running:
         while waiting or running:
             while waiting and len(running) < at_once and not failures and not stop.received:
@@ -201,7 +200,7 @@ def _start(folder: Path, seed: int, *, threads: int, first: bool) -> Worker:
     paths = [str(source), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with _log(folder, seed).open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 (our own command line)
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -174,9 +174,7 @@ def load_store(config: RunConfig) -> TrajectoryStore:
     """The configured dataset. Raises `UsageError` where none is named, `DataError` where broken."""
     if not config.data.path:
         raise UsageError("no dataset: say which, --data DATASET (trajlm list shows some)")
-    return load_dataset(
-        config.data.path, env_id=config.data.env_id, on_bad=config.data.on_bad
-    )
+    return load_dataset(config.data.path, env_id=config.data.env_id, on_bad=config.data.on_bad)
 
 
 def examine(store: TrajectoryStore, config: RunConfig) -> list[Finding]:
@@ -265,9 +263,7 @@ def _refuse_other_data(folder: Path, store: TrajectoryStore) -> None:
 # ---- training and evaluation --------------------------------------------------------------------
 
 
-def _describe(
-    folder: Path, config: RunConfig, store: TrajectoryStore, model: Algorithm
-) -> None:
+def _describe(folder: Path, config: RunConfig, store: TrajectoryStore, model: Algorithm) -> None:
     """run.yaml, dataset.json and the facts that are known before training.
 
     What a process before this one measured stays until this one has measured it.
@@ -315,7 +311,7 @@ def _fit(
     result = trainer.run()
     meta = read_json(folder / META_FILE)
     precision = {"name": trainer.precision.name, "reason": trainer.precision.reason}
-    facts = {"step": result.step, "stopped_by": result.stopped_by}
+    facts: dict[str, Any] = {"step": result.step, "stopped_by": result.stopped_by}
     if result.updates_per_s > 0:  # a finished run that was only read keeps its rate
         facts |= {"updates_per_s": result.updates_per_s, "seconds": result.seconds}
     training = {**meta.get("training", {}), **facts}

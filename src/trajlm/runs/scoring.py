@@ -24,7 +24,7 @@ from trajlm.evaluation.evaluate import evaluate as evaluate_policy
 from trajlm.evaluation.video import record
 from trajlm.runs.config import RunConfig
 from trajlm.runs.facts import installation
-from trajlm.runs.folder import META_FILE, finite, make_folder, read_json, read_run
+from trajlm.runs.folder import META_FILE, make_folder, read_json, read_run
 from trajlm.training.checkpoint import artefact_folder, load_artefact
 
 Progress = Callable[[str, float], None]
@@ -81,8 +81,7 @@ def evaluate_model(
             "say which one to evaluate in: --data.env-id ID, or env_id= in Python"
         )
     actor = policy_of(model, policy, config)
-    if targets is None:
-        targets = targets_of(policy, spec)
+    asked = targets_of(policy, spec) if targets is None else targets
     installed = installation()
     known = {
         "dataset": spec.dataset,
@@ -95,7 +94,7 @@ def evaluate_model(
         actor,
         spec=spec,
         env_id=env_id,
-        targets=targets,
+        targets=asked,
         config=config,
         dataset_reference=dataset_reference(env_id) or reference,
         facts=known,
