@@ -149,7 +149,16 @@ class RunWriter:
         with (place / "episodes.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(
-                ["target_return", "episode", "seed", "return", "length", "terminated", "truncated", "failed"]
+                [
+                    "target_return",
+                    "episode",
+                    "seed",
+                    "return",
+                    "length",
+                    "terminated",
+                    "truncated",
+                    "failed",
+                ]
             )
             for target in self.targets:
                 reached = self.skill * share * (min(target, 5300.0) * 0.96 + 70.0)
@@ -194,8 +203,6 @@ class RunWriter:
         (place / "results.json").write_text(json.dumps(results))
         if video == "gif":
             write_gif(place / "video.gif")
-        elif video == "mp4":
-            write_mp4(place / "video.mp4")
         elif isinstance(video, bytes):
             (place / "video.mp4").write_bytes(video)
         return place
@@ -287,15 +294,6 @@ def write_gif(path: Path) -> None:
     first.save(path, save_all=True, append_images=rest, duration=40, loop=0)
 
 
-def write_mp4(path: Path) -> None:
-    ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    frames = ffmpeg.write_frames(str(path), (480, 360), fps=24, macro_block_size=2)
-    frames.send(None)
-    for picture in pictures():
-        frames.send(picture.tobytes())
-    frames.close()
-
-
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
     """`write_run(name, metrics=..., evaluation=..., video=..., **RunWriter's options)`."""
@@ -305,6 +303,23 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         return RunWriter(tmp_path / "runs" / name, **options).write(**({"video": None} | parts))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of an example by its name; each is written once."""
+    from trajlm.report import build_report
+
+    root = tmp_path_factory.mktemp("examples")
+    members = write_examples(root)
+    pages: dict[str, Path] = {}
+
+    def page(name: str) -> Path:
+        if name not in pages:
+            pages[name] = build_report(members[name], root / f"{name}.html")
+        return pages[name]
+
+    return page
 
 
 @pytest.fixture
@@ -318,28 +333,29 @@ def write_examples(folder: Path) -> dict[str, list[Path]]:
     runs = folder / "runs"
     single = RunWriter(runs / "demo", planned=6000)
     single.evaluation(2500)
-    single.write(video="mp4")
+    single.write(video="gif")
     group = write_group(runs / "three-seeds")
-    other = RunWriter(runs / "small", seed=4, skill=0.7, recipe="decision_transformer/small")
     rough = RunWriter(runs / "rough", seed=5, skill=0.86, precision="bf16")
+    small = RunWriter(runs / "small", seed=4, skill=0.7, recipe="decision_transformer/small")
     hopper = RunWriter(
         runs / "hopper", seed=6, env_id="Hopper-v5", targets=(1800.0, 3600.0),
         recipe="decision_transformer/hopper", data="trajlm/hopper/medium-expert-v0",
     )  # fmt: skip
-    for writer in (other, rough, hopper):
-        writer.write()
-    crashed = RunWriter(runs / "crashed", updates=1240).write(evaluation=False)
+    crashed = RunWriter(runs / "crashed", updates=1240)
+    for writer in (rough, small, hopper):
+        writer.write(video=None)
+    crashed.write(evaluation=False)
     empty = runs / "<b>empty & odd"
     empty.mkdir()
     (empty / "meta.json").write_text("{")
-    folders = [runs / name for name in ("demo", "small", "rough", "hopper", "crashed")]
+    names = ("demo", "small", "rough", "hopper", "crashed", "three-seeds")
     return {
         "single": [runs / "demo"],
         "group": [group],
-        "mixed": [*folders, group],
-        "gaps": [crashed],
-        "bare": [empty],
+        "mixed": [runs / name for name in names],
         "same": [runs / "demo", runs / "small", group],
+        "gaps": [runs / "crashed"],
+        "bare": [empty],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trajlm.report.drawing import Series, label_ticks
-from trajlm.report.formatting import amount, asked, bounds, finite
+from trajlm.report.formatting import amount, asked, bounds
 from trajlm.report.html import Markup
 from trajlm.report.svg import BEYOND, DATA, INK, MUTED, SURFACE, render
 
@@ -68,7 +68,7 @@ def _draw_curves(axes: Axes, series: Sequence[Series], *, low: float, high: floa
                     markersize=11, markeredgewidth=2, zorder=2,
                 )  # fmt: skip
             # Beside the interval, which they would hide.
-            means = [mean for mean in row.get("return_means") or () if finite(mean) is not None]
+            means = one.seed_means(row)
             axes.plot(
                 [target + aside] * len(means), means, color=one.colour, linestyle="none",
                 marker="x", markersize=5, markeredgewidth=1.4, zorder=2,

@@ -55,6 +55,12 @@ class Series:
         names = ("target_return", "return_mean")
         return [row for row in self.rows if all(finite(row.get(n)) is not None for n in names)]
 
+    @staticmethod
+    def seed_means(row: Row) -> list[float]:
+        """The means of the training seeds behind a group's row."""
+        means = row.get("return_means")
+        return [m for m in means if finite(m) is not None] if isinstance(means, list) else []
+
 
 def series_of(entries: Sequence[Entry]) -> list[Series]:
     """The entries as the charts know them, each with its place in the palette."""

@@ -11,17 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 ABSENT = "–"
+HUGE = 1e100
 
 
 def finite(value: Any) -> float | None:
-    """`value` as a float, or None where it is no finite number (bool is none either)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """`value` as a float, or None where it is no number, not finite or too large to draw."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < HUGE:
         return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value)
 
 
 def amount(value: Any) -> str:

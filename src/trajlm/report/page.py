@@ -7,6 +7,7 @@ security policy forbids the rest, scripts included. The same folders give the sa
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -38,10 +39,11 @@ def build_report(folders: Sequence[Path], output: Path, *, title: str | None = N
     beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.write_bytes(text.encode("utf-8", errors="replace"))
         beside.replace(output)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise StorageError(f"{output}: cannot be written: {error.strerror}") from None
     return output
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from trajlm.core.config import read_yaml
 from trajlm.core.errors import DataError, UsageError
-from trajlm.report.formatting import finite
+from trajlm.report.formatting import finite, plain
 
 MAX_FILE_BYTES = 100_000_000
 RUN_FILES = ("run.yaml", "meta.json", "metrics.jsonl", "eval")
@@ -129,12 +129,19 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     unique = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not unique:
         raise DataError("no run given; pass a folder that 'trajlm train' wrote, such as runs/NAME")
-    names = [folder.name for folder in unique]
     found: list[Entry] = []
-    for folder, name in zip(unique, names, strict=True):
-        shown = name if names.count(name) == 1 else f"{folder.parent.name}/{name}"
-        found += _entries_in(folder, name=shown)
+    for folder, name in zip(unique, _names(unique), strict=True):
+        found += _entries_in(folder, name=name)
     return found
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = [plain("/".join(folder.parts[-depth:])) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _entries_in(folder: Path, *, name: str) -> list[Entry]:
@@ -171,7 +178,7 @@ def _group(
     inside = [path for path in listed if path.resolve().is_relative_to(folder) and is_run(path)]
     if len(inside) < len(listed):
         gaps.append(f"{len(listed) - len(inside)} of the {len(listed)} runs it names are missing.")
-    runs = tuple(read_run(path, name=f"{name}/{path.name}") for path in inside or found)
+    runs = tuple(read_run(path, name=f"{name}/{plain(path.name)}") for path in inside or found)
     rows = _rows(summary.get("rows")) if summary.get("format") == GROUP_FORMAT else ()
     if rows or not runs:
         gaps += [f"{run.folder.name}: {gap}" for run in runs for gap in run.gaps]

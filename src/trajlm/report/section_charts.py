@@ -43,8 +43,9 @@ def conditioning(entries: Sequence[Entry]) -> Markup:
 
 def _members(entries: Sequence[Entry], group: ProtocolGroup) -> list[Series]:
     """The runs measured by this protocol, in the colours they have all over the page."""
-    every = dict(zip((entry.name for entry in entries), series_of(entries), strict=True))
-    return [replace(every[entry.name], rows=rows) for entry, rows in group.members]
+    every = series_of(entries)
+    places = {id(entry): place for place, entry in enumerate(entries)}
+    return [replace(every[places[id(entry)]], rows=rows) for entry, rows in group.members]
 
 
 def _heading(groups: Sequence[ProtocolGroup], group: ProtocolGroup) -> Markup | None:
@@ -62,7 +63,7 @@ def _conditioning_figure(members: Sequence[Series], group: ProtocolGroup, *, key
     rows = [(one, row) for one in members for row in one.rows]
     keys = [(str(one.index), one.name) for one in members]
     keys += [("interval", "95% interval"), ("identity", "exactly as asked")]
-    keys += [("cross", "one training seed")] * any(row.get("return_means") for _, row in rows)
+    keys += [("cross", "one training seed")] * any(one.seed_means(row) for one, row in rows)
     keys += [("area", "episodes in the data")] * (counts is not None)
     keys += [("beyond", "beyond the best episode in the data")] * (best is not None)
     caption = "On the dashed line the agent reaches exactly what it is asked for."

@@ -38,26 +38,16 @@ SCORE_HEADINGS = (
     "failed",
     "length",
 )
+WORDS = ("run", "interval over")
 
 
-def score_table(
-    rows: Sequence[Row],
-    *,
-    names: Sequence[str] | None = None,
-    protocols: Sequence[str] | None = None,
-) -> Table:
-    """One row for each target return; `names` puts the run first, `protocols` a mark last."""
-    headings = (("run",) if names else ()) + SCORE_HEADINGS + (("protocol",) if protocols else ())
-    cells = []
-    for number, row in enumerate(rows):
-        first = (plain(names[number]),) if names else ()
-        last = (plain(protocols[number]),) if protocols else ()
-        cells.append(first + score_cells(row) + last)
-    start = 1 if names else 0
-    numeric = frozenset(
-        start + i for i, name in enumerate(SCORE_HEADINGS) if name != SCORE_HEADINGS[3]
-    )
-    return Table(headings=headings, rows=tuple(cells), numeric=numeric)
+def score_table(rows: Sequence[Row], *, names: Sequence[str] | None = None) -> Table:
+    """One row for each target return; `names`, one a row, puts the run first."""
+    first = [(plain(name),) for name in names] if names is not None else [()] * len(rows)
+    headings = SCORE_HEADINGS if names is None else ("run", *SCORE_HEADINGS)
+    cells = tuple(start + score_cells(row) for start, row in zip(first, rows, strict=True))
+    numeric = frozenset(i for i, name in enumerate(headings) if name not in WORDS)
+    return Table(headings=headings, rows=cells, numeric=numeric)
 
 
 def score_cells(row: Row) -> tuple[str, ...]:
