@@ -94,3 +94,11 @@ def test_the_facade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_example(code)
     assert [row["target_return"] for row in names["results"].rows] == [5500.0, 2000.0]
     assert (tmp_path / "my-cheetah" / "model.safetensors").is_file()
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    from trajlm.cli.main import COMMANDS
+
+    named = set(re.findall(r"\btrajlm ([a-z]+)\b", README.read_text()))
+    assert named >= {"train", "evaluate", "collect", "report", "demo"}
+    assert named <= set(COMMANDS), named - set(COMMANDS)
