@@ -10,8 +10,11 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from trajlm import __version__
 from trajlm.core.errors import TrajlmError, UsageError, suggestion
@@ -35,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _forgive_narrow_encodings()
     try:
-        return _run(arguments)
+        with _ending_on_sigterm():
+            return _run(arguments)
     except BrokenPipeError:
         # `trajlm list | head`: the reader has what it wanted. Point stdout away from the closed
         # pipe, so that the interpreter's last flush finds nothing to complain about.
@@ -65,6 +69,23 @@ def _run(arguments: list[str]) -> int:
         return int(stop.code or 0)
     finally:
         sys.stdout.flush()
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM unwinds like an exit, with status 143; training has its own way to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _help() -> str:
