@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pendulum_data import EPISODE_STEPS, TINY_FLAGS, pendulum_arrays, write_pendulum
 
+from pendulum_data import EPISODE_STEPS, TINY_FLAGS, pendulum_arrays, write_pendulum
 from trajlm.cli.main import main
 
 RECIPE = "decision_transformer/debug"

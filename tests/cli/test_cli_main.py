@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pendulum_data import TINY_FLAGS
 
+from pendulum_data import TINY_FLAGS
 from trajlm import __version__
 from trajlm.cli.main import COMMANDS, main
 
@@ -79,9 +79,7 @@ def test_list_shows_recipes_and_what_can_be_collected(capsys: pytest.CaptureFixt
     assert all(recipe in shown for recipe in recipes)
 
 
-def test_data_show_and_check_speak_json(
-    pendulum: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_data_show_and_check_speak_json(pendulum: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", str(pendulum), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["episodes"], shown["steps"], shown["observation"]["dims"]) == (24, 4800, 3)

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from pendulum_data import TINY_FLAGS
-
 from trajlm.cli.main import main
 
 STEPS = 240
@@ -109,7 +108,9 @@ def _processes_in(folder: Path) -> list[str]:
 
 def test_a_seed_that_fails_gives_its_exit_code(pendulum: Path, tmp_path: Path) -> None:
     process = start(
-        train(pendulum, tmp_path, "--name", "bad", "--seeds", "2", "--training.learning-rate", "1e30")
+        train(
+            pendulum, tmp_path, "--name", "bad", "--seeds", "2", "--training.learning-rate", "1e30"
+        )
     )
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 6, errors

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pendulum_data import TINY, pendulum_arrays
 
 import trajlm
+from pendulum_data import TINY, pendulum_arrays
 from trajlm.core.errors import DataError, StorageError, UsageError
 from trajlm.data.sources.arrays import from_arrays
 from trajlm.data.store import TrajectoryStore
@@ -107,7 +107,7 @@ def test_without_an_environment_the_run_ends_with_the_way_on(
     done = trajlm.train(RECIPE, data=store_of(), output=tmp_path, name="blind", overrides=TINY)
     assert done.results is None
     assert "trajlm evaluate" in (tmp_path / "blind" / "train.log").read_text()
-    with pytest.raises(UsageError, match="--data.env-id"):
+    with pytest.raises(UsageError, match=r"--data\.env-id"):
         trajlm.evaluate(done.model, target_return=-300)
     scores = trajlm.evaluate(done.model, target_return=-300, episodes=1, env_id="Pendulum-v1")
     assert scores.rows[0]["episodes"] == 1

@@ -87,7 +87,8 @@ def _one_line(text: str, prog: str) -> str:
     words: list[str] = []
     for line in text.splitlines()[1:]:
         inner = line.strip("│|+ ")
-        if set(inner) <= set("─-╯╰╭╮"):
+        if not set(inner) <= set("─-╯╰╭╮"):
+            words.append(inner)
+        elif words:  # where stdout is not UTF-8 a rule stands under the title too
             break
-        words.append(inner)
     return " ".join(words) or f"wrong arguments; see {prog} --help"

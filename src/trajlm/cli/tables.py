@@ -5,32 +5,36 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_json(value: Any) -> None:
     """`value` as JSON; a NaN or infinity, which JSON lacks, is an error here and not in a reader."""
-    print(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = ""
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    align: Literal["left", "right"] = "left",
+    caption: str = "",
 ) -> None:
-    """A table with its last columns right-aligned where they hold numbers."""
+    """A table with a title above it and a line of words under it."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=False)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    lines = [list(row) for row in rows]
-    for number, name in enumerate(columns):
-        numeric = bool(lines) and all(isinstance(line[number], int | float) for line in lines)
-        table.add_column(name, justify="right" if numeric or number else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(_cell(value)) for value in line))
-    console.print(table)
+    for name in columns:
+        table.add_column(name, justify=align, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _console().print(table)
     if caption:
         # Not the table's own caption, which would be broken at the table's width.
         print(caption)
@@ -38,16 +42,27 @@ def print_table(
 
 def print_listing(title: str, rows: Iterable[Sequence[str]]) -> None:
     """Left-aligned columns under a title, without rules."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, highlight=False)
+    console = _console()
     console.print(Text(title, style="bold"))
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     console.print(table)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    class Quiet(Console):
+        """Leaves a closed pipe to `main`; rich's own way ends the process with status 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Quiet(file=sys.stdout, highlight=False)
 
 
 def print_results(results: Mapping[str, Any], *, caption: str = "") -> None:
@@ -67,7 +82,8 @@ def print_results(results: Mapping[str, Any], *, caption: str = "") -> None:
         )
         if part
     )
-    print_table(title, columns, [_result_line(row, seeds=seeds) for row in rows], caption=caption)
+    lines = [_result_line(row, seeds=seeds) for row in rows]
+    print_table(title, columns, lines, align="right", caption=caption)
     failed = sum(int(row.get("failed", 0)) for row in rows)
     if failed:
         print(f"{failed} episodes failed and are left out of the means")
@@ -96,9 +112,3 @@ def _interval(value: Sequence[float] | None) -> str:
 
 def _number(value: float | None, *, digits: int = 0, missing: str = "-") -> str:
     return missing if value is None else f"{value:,.{digits}f}"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.3f}".rstrip("0").rstrip(".")
-    return f"{value:,}" if isinstance(value, int) else str(value)
