@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,8 +46,11 @@ def test_the_demo_makes_fewer_updates_where_time_is_short() -> None:
     )
     pace = Pace(updates_per_s=10.0, evaluation_seconds=30.0)
     assert within(config, pace, seconds=1000.0).training.steps == 4000
+    assert within(config, pace, seconds=1000.0).evaluation.episodes == config.evaluation.episodes
     short = within(config, pace, seconds=160.0).training
     assert short.steps == 850  # 100 s are left for updates, of which 85 count
     assert short.warmup_steps == 85
     assert short.time_limit == 100.0
-    assert within(config, replace(pace, updates_per_s=0.01), seconds=10.0).training.steps == 10
+    slow = within(config, Pace(updates_per_s=0.01, evaluation_seconds=90.0), seconds=100.0)
+    assert slow.training.steps == 10
+    assert slow.evaluation.episodes == config.evaluation.episodes // 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         ),
     )
     to_stderr(verbose=arguments.verbose)
+    print(f"at most {arguments.time_budget:g} minutes", file=sys.stderr, flush=True)
     from trajlm.report.page import build_report
     from trajlm.runs.demo import demo
 

@@ -28,8 +28,8 @@ from trajlm.envs.make import make_environment
 from trajlm.envs.spaces import from_gymnasium
 from trajlm.runs.config import RunConfig, resolve
 from trajlm.runs.estimate import update_rate
-from trajlm.runs.folder import META_FILE, RUN_FILE, read_json, read_run, write_json
-from trajlm.runs.offline import Run, assemble, choose_device, resume, run
+from trajlm.runs.folder import META_FILE, RESULTS_FILE, RUN_FILE, read_json
+from trajlm.runs.offline import assemble, choose_device, resume, run
 from trajlm.runs.scoring import Progress, evaluation_folder, policy_of
 
 BODY, TIER = "halfcheetah", "medium-expert"
@@ -40,6 +40,7 @@ VIDEO_AND_REPORT_SECONDS = 30.0
 # Checkpoints, validation, and a machine that is a little slower than it was when measured.
 SHARE_FOR_UPDATES = 0.85
 FEWEST_UPDATES = 10
+SHARE_FOR_SCORES = 0.3
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +78,15 @@ SCALES: Mapping[str, Scale] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """What came of it. `wanted`: the updates planned, of which `updates` fitted into the time."""
+    """What came of it. Of what was planned (`wanted`, `wanted_episodes` a target), `updates` and
+    `episodes` fitted into the time."""
 
     folder: Path
     results: Mapping[str, Any]
     updates: int
     wanted: int
+    episodes: int
+    wanted_episodes: int
     budget_minutes: float
     dataset: Path
     page: Path
@@ -92,11 +96,18 @@ class Demo:
     @property
     def note(self) -> str:
         """A sentence for the table."""
-        if self.updates >= self.wanted:
-            return f"{self.updates:,} updates"
+        parts = [
+            f"{made:,} of {wanted:,} {what}" if made < wanted else f"{made:,} {what}"
+            for made, wanted, what in (
+                (self.updates, self.wanted, "updates"),
+                (self.episodes, self.wanted_episodes, "episodes a target"),
+            )
+        ]
+        if self.updates >= self.wanted and self.episodes >= self.wanted_episodes:
+            return ", ".join(parts)
         return (
-            f"{self.updates:,} of {self.wanted:,} updates: more would have taken this machine "
-            f"over {self.budget_minutes:g} minutes (--time-budget)"
+            f"{', '.join(parts)}: all would have taken this machine over "
+            f"{self.budget_minutes:g} minutes (--time-budget)"
         )
 
 
@@ -130,28 +141,46 @@ def demo(
     folder = output / ("demo" if scale == "full" else f"demo-{scale}")
     root = output / f"demo-{scale}-data" if size.own_data else None
     dataset = folder_of(dataset_id(BODY, TIER), root=root)
-    fresh = not (folder / RUN_FILE).is_file()
-    config = _config(size, dataset=dataset, seed=seed) if fresh else read_run(folder)
-    pace = None
-    if fresh:
+    if not (folder / RUN_FILE).is_file():
+        config = _config(size, dataset=dataset, seed=seed)
+        logger.info("measuring this machine's pace")
         pace = measure(config)
         _say_estimate(size, pace, collected=dataset.exists(), minutes=minutes)
-    _dataset(size, dataset, root=root, seed=seed, progress=progress)
-    if pace is None:
+        _dataset(size, dataset, root=root, seed=seed, progress=progress)
+        config = within(config, pace, seconds=60.0 * minutes - (time.monotonic() - started))
+        run(config, folder=folder, progress=progress)
+    elif _scores(folder) is None:
         logger.info("going on with %s", folder)
-        done = resume(folder, config=config, progress=progress)
+        _dataset(size, dataset, root=root, seed=seed, progress=progress)
+        resume(folder, progress=progress)
     else:
-        left = 60.0 * minutes - (time.monotonic() - started)
-        config = within(config, pace, seconds=left)
-        done = run(config, folder=folder, progress=progress)
-    assert done.results is not None  # HalfCheetah is known
+        logger.info("%s is finished", folder)
+    results = _scores(folder)
+    assert results is not None  # HalfCheetah is known
     page = build_report([folder], folder / "report.html")
-    return _finish(done, size, dataset, page, minutes=minutes, started=started)
+    step = int(results["protocol"]["checkpoint_step"])
+    films = sorted(evaluation_folder(folder, step).glob("video.*"))
+    return Demo(
+        folder=folder,
+        results=results,
+        updates=step,
+        wanted=size.updates,
+        episodes=int(results["protocol"]["episodes"]),
+        wanted_episodes=size.episodes,
+        budget_minutes=minutes,
+        dataset=dataset,
+        page=page,
+        video=films[0] if films else None,
+        seconds=time.monotonic() - started,
+    )
 
 
 def within(config: RunConfig, pace: Pace, *, seconds: float) -> RunConfig:
-    """The run with as many of its updates as fit into `seconds`, evaluation and video included."""
-    left = max(0.0, seconds - pace.evaluation_seconds - VIDEO_AND_REPORT_SECONDS)
+    """The run with as many of its updates and episodes as fit into `seconds`, video included."""
+    allowed = SHARE_FOR_SCORES * seconds / max(pace.evaluation_seconds, 1e-9)
+    episodes = max(1, int(config.evaluation.episodes * min(1.0, allowed)))
+    scores = pace.evaluation_seconds * episodes / config.evaluation.episodes
+    left = max(0.0, seconds - scores - VIDEO_AND_REPORT_SECONDS)
     affordable = int(SHARE_FOR_UPDATES * left * pace.updates_per_s)
     planned = config.training.steps
     updates = min(planned, max(FEWEST_UPDATES, affordable))
@@ -167,7 +196,8 @@ def within(config: RunConfig, pace: Pace, *, seconds: float) -> RunConfig:
     training = replace(
         config.training, steps=updates, warmup_steps=warmup, time_limit=max(1.0, left)
     )
-    return replace(config, training=training)
+    evaluation = replace(config.evaluation, episodes=episodes)
+    return replace(config, training=training, evaluation=evaluation)
 
 
 def measure(config: RunConfig) -> Pace:
@@ -262,26 +292,14 @@ def _dataset(
     )
 
 
-def _finish(
-    done: Run, size: Scale, dataset: Path, page: Path, *, minutes: float, started: float
-) -> Demo:
-    assert done.results is not None
-    found = sorted(evaluation_folder(done.folder, done.training.step).glob("video.*"))
-    result = Demo(
-        folder=done.folder,
-        results=done.results,
-        updates=done.training.step,
-        wanted=size.updates,
-        budget_minutes=minutes,
-        dataset=dataset,
-        page=page,
-        video=found[0] if found else None,
-        seconds=time.monotonic() - started,
-    )
-    meta = read_json(done.folder / META_FILE)
-    facts = {"wanted": size.updates, "updates": result.updates, "seconds": result.seconds}
-    write_json(done.folder / META_FILE, {**meta, "demo": facts})
-    return result
+def _scores(folder: Path) -> Mapping[str, Any] | None:
+    """The scores of a run whose training has ended and that has all it will have, else None."""
+    meta = folder / META_FILE
+    if not meta.is_file() or not read_json(meta).get("finished"):
+        return None
+    step = int(read_json(meta)["training"]["step"])
+    file = evaluation_folder(folder, step) / RESULTS_FILE
+    return read_json(file) if file.is_file() else None
 
 
 def _stand_in(env_id: str, *, episodes: int = 4) -> TrajectoryStore:

@@ -57,6 +57,7 @@ __all__ = ["Run", "evaluate", "resume", "run", "train"]
 
 HOLD_OUT_STREAM = 0x401D
 BUILD_STREAM = 0xB01D
+IN_MEMORY = "store:"
 HOLD_OUT_AT_LEAST = 20
 """Below this many episodes a held-out share that rounds to none stays none."""
 
@@ -103,7 +104,7 @@ def train(
     """
     store = data if isinstance(data, TrajectoryStore) else None
     given: dict[str, Any] = {"seed": seed, "data": {}}
-    given["data"]["path"] = data if isinstance(data, str) else f"store:{data.name}"
+    given["data"]["path"] = data if isinstance(data, str) else f"{IN_MEMORY}{data.name}"
     if env_id is not None:
         given["data"]["env_id"] = env_id
     if steps is not None:
@@ -154,6 +155,7 @@ def run(
             _describe(folder, config, store, assembly.model)
         trained = _fit(config, folder, assembly, device=device, resuming=resuming)
         results = _final_evaluation(config, folder, assembly.model, trained.step, progress)
+        write_json(folder / META_FILE, {**read_json(folder / META_FILE), "finished": True})
     return Run(
         folder=folder, config=config, model=assembly.model, training=trained, results=results
     )
@@ -174,6 +176,11 @@ def load_store(config: RunConfig) -> TrajectoryStore:
     """The configured dataset. Raises `UsageError` where none is named, `DataError` where broken."""
     if not config.data.path:
         raise UsageError("no dataset: say which, --data DATASET (trajlm list shows some)")
+    if config.data.path.startswith(IN_MEMORY):
+        raise UsageError(
+            f"the run's data, {config.data.path.removeprefix(IN_MEMORY)!r}, was handed over in "
+            "Python; say where it is: --data DATASET"
+        )
     return load_dataset(config.data.path, env_id=config.data.env_id, on_bad=config.data.on_bad)
 
 
