@@ -14,8 +14,9 @@ from pathlib import Path
 from pendulum_data import TINY_FLAGS
 from trajlm.cli.main import main
 
-STEPS = 240
+STEPS = 150
 FLAGS = [*TINY_FLAGS, "--steps", str(STEPS), "--training.log-every", "1"]
+FLAGS += ["--training.checkpoint-every", "100"]
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -91,6 +92,12 @@ def test_a_group_passes_the_signal_on_and_goes_on(pendulum: Path, tmp_path: Path
         meta = json.loads((group / f"seed-{seed}" / "meta.json").read_text())
         assert meta["seed"] == seed
         assert meta["threads"] == 1
+
+    assert main(["evaluate", str(group), "--episodes", "1", "--policy.target-return", "-50"]) == 0
+    again = json.loads((group / "results.json").read_text())
+    assert [row["target_return"] for row in again["rows"]] == [-50.0]
+    scores = json.loads((group / "seed-6/eval" / f"step-{STEPS:08d}" / "results.json").read_text())
+    assert scores["protocol"]["training_seed"] == 6
 
 
 def _processes_in(folder: Path) -> list[str]:

@@ -22,6 +22,18 @@ ALIASES = {
     "--data.env-id": "--env-id",
     "--data.env_id": "--env-id",
 }
+# tyro reads the flags' words from here: a class made at run time has no source to read.
+HELP = """Evaluate a run.
+
+Args:
+    env_id: The environment, where not that of the data.
+    checkpoint: last, best, or an update's number.
+    output: Where the scores go instead of RUN/eval/step-STEP.
+    device: auto, cpu or cuda.
+    threads: Of torch; its own choice where not given.
+    json: Print JSON.
+    verbose: Show details and tracebacks.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +79,7 @@ def evaluate_flags(algorithm_name: str) -> type[Any]:
         ],
         frozen=True,
         kw_only=True,
-        namespace={"__doc__": "Evaluate a run."},
+        namespace={"__doc__": HELP},
     )
 
 

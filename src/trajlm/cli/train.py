@@ -34,6 +34,20 @@ DESCRIPTION = (
     "trajlm train RECIPE --data DATASET. RECIPE: ALGORITHM/NAME (trajlm list) or a run.yaml. "
     "Short for longer flags: --data (--data.path), --env-id, --steps, --episodes."
 )
+# tyro reads the flags' words from here: a class made at run time has no source to read.
+HELP = """Train a recipe.
+
+Args:
+    seed: Of the weights, the batches and dropout; the first one of several.
+    seeds: How many seeds to train, side by side, into one table.
+    name: The folder below the output; made of recipe, data and seed where not given.
+    output: Where run folders lie.
+    device: auto, cpu or cuda.
+    threads: Of torch; its own choice where not given.
+    dry_run: Print configuration, parameters, operations and estimated time; train nothing.
+    json: Print JSON.
+    verbose: Show details and tracebacks.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,7 +122,7 @@ def train_flags(algorithm_name: str) -> type[Any]:
         ],
         frozen=True,
         kw_only=True,
-        namespace={"__doc__": "Train a recipe."},
+        namespace={"__doc__": HELP},
     )
 
 

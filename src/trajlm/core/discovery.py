@@ -7,9 +7,11 @@ algorithm with an entry point in the group `trajlm.algorithms` whose value is it
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +63,18 @@ def algorithms() -> dict[str, AlgorithmEntry]:
     for config in sorted(root.glob("*/config.py")):
         name = config.parent.name
         found[name] = AlgorithmEntry(name=name, package=f"{BUILT_IN}.{name}", folder=config.parent)
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for point in _entry_points(tuple(sys.path)):
         spec = importlib.util.find_spec(point.value)
         if spec is not None and spec.origin is not None:
             folder = Path(spec.origin).parent
             found[point.name] = AlgorithmEntry(name=point.name, package=point.value, folder=folder)
     return found
+
+
+@functools.cache
+def _entry_points(path: tuple[str, ...]) -> list[importlib.metadata.EntryPoint]:
+    """The group's entry points; looked up once for each `path`, as it reads every distribution."""
+    return list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
 
 
 def algorithm(name: str) -> AlgorithmEntry:

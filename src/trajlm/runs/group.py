@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +104,22 @@ def evaluate_group(
 ) -> Mapping[str, Any]:
     """Evaluate every seed's run again and write the group's table."""
     results = []
-    for seed in read_seeds(folder):
+    seeds = read_seeds(folder)
+    for seed in seeds:
         run = seed_folder(folder, seed)
+        asked = replace(config or read_run(run), seed=seed)
+        if seed != seeds[0]:  # one video shows what a group does
+            asked = replace(asked, evaluation=replace(asked.evaluation, video=False))
         evaluation, _ = evaluate_run(
             run,
-            config=config,
+            config=asked,
             env_id=env_id,
             checkpoint=checkpoint,
             device=device,
             progress=progress,
         )
         results.append(evaluation.to_json())
-    runs = [seed_folder(folder, seed).name for seed in read_seeds(folder)]
+    runs = [seed_folder(folder, seed).name for seed in seeds]
     return read_json(write_group(folder / RESULTS_FILE, runs=runs, results=results))
 
 
@@ -176,7 +180,7 @@ def _train_all(
             if progress is not None:
                 progress(*_progress(config, folder, seeds))
     if failures:
-        worker = failures[0]
+        worker = min(failures, key=lambda worker: worker.seed)
         code = worker.process.returncode
         last = (_log(folder, worker.seed).read_text(errors="replace").splitlines() or [""])[-1]
         raise SeedFailed(
