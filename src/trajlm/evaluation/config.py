@@ -23,7 +23,7 @@ class EvaluationConfig:
     num_envs: int | None = None
     precision: Literal["float32", "bf16"] = "float32"
     video: bool = True
-    video_steps: int = 1000
+    video_steps: int = 600
     strict: bool = False
 
     def __post_init__(self) -> None:
