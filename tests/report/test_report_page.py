@@ -141,7 +141,8 @@ ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 def test_everything_from_files_is_escaped(write_run: WriteRun, report: Callable) -> None:
-    folder = write_run("<script>alert(1)", recipe=ATTACK, env_id=ATTACK, data=ATTACK)
+    facts = {"recipe": ATTACK, "env_id": ATTACK, "data": ATTACK}
+    folder = write_run("<script>alert(1)", metrics=False, targets=(1000.0,), **facts)
     meta = json.loads((folder / "meta.json").read_text())
     meta |= {"machine": ATTACK, "git": ATTACK, "command": ["trajlm", ATTACK]}
     meta["versions"]["torch"] = ATTACK
@@ -154,7 +155,7 @@ def test_everything_from_files_is_escaped(write_run: WriteRun, report: Callable)
 
 
 def test_the_same_folders_give_the_same_bytes(write_run: WriteRun, tmp_path: Path) -> None:
-    folders = [write_run(targets=(1000.0, 5500.0), video="gif")]
+    folders = [write_run(targets=(1000.0,), updates=200, video="gif")]
     one = build_report(folders, tmp_path / "a.html").read_bytes()
     assert build_report(folders, tmp_path / "b.html").read_bytes() == one
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html", "runs"]
@@ -215,7 +216,7 @@ def test_a_group_shows_its_rows_and_each_seed(examples: Examples) -> None:
 def test_a_group_that_did_not_finish_is_shown_seed_by_seed(
     write_seeds: Callable, report: Callable
 ) -> None:
-    folder = write_seeds(seeds=2, targets=(1000.0,))
+    folder = write_seeds(seeds=2, targets=(1000.0,), updates=200)
     (folder / "results.json").unlink()
     page = report(folder)
     assert "2 runs compared" in page.words
@@ -252,7 +253,7 @@ def test_a_bare_folder_is_a_page_of_gaps(tmp_path: Path, report: Callable) -> No
     assert not list(page.all("svg"))
 
 
-HOSTILE = [None, True, "text", -1, 1e308, [], [None, "x"], {}, {"a": [{}]}, "\ud800\x00"]
+HOSTILE = [None, True, "\ud800\x00", -1e308, [None, "x"], {"a": [{}]}]
 
 
 def test_no_value_in_a_file_breaks_the_page(write_run: WriteRun, report: Callable) -> None:
@@ -268,8 +269,7 @@ def test_no_value_in_a_file_breaks_the_page(write_run: WriteRun, report: Callabl
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
         (folder / "run.yaml").write_text(json.dumps({"training": value, "data": value}))
         folders.append(folder)
-    for folder in folders:
-        report(folder)
+    report(*folders)
     for folder, value in zip(folders, HOSTILE, strict=True):
         (results,) = folder.glob("eval/*/results.json")
         results.write_text(json.dumps({"format": "trajlm.results/1", **hostile_rows(value)}))
@@ -280,9 +280,9 @@ def hostile_rows(value: object) -> dict[str, object]:
     """Rows that are sound but for one value, and a protocol in which none is."""
     names = ("return_interval", "interval_kind", "return_means", "seeds", "episodes", "failed")
     rows = [{"target_return": 1.0, "return_mean": 2.0, name: value} for name in names]
-    shared = {"env_id": "Same-v0", "mujoco": value, "dataset": None}
+    shared = {"env_id": "Same-v0", "dataset": None}
     return {
-        "protocol": dict.fromkeys(("targets", "updates", "data_hash"), value) | shared,
+        "protocol": dict.fromkeys(("targets", "updates", "machine"), value) | shared,
         "rows": [value, {}, dict.fromkeys(("target_return", "return_mean"), value), *rows],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,13 @@ from trajlm.report.readings import (
     headline_row,
     histogram,
     obedience,
+    planned_updates,
     protocol_of,
     quantile_pairs,
     sentence,
     warnings,
 )
+from trajlm.report.records import Run
 from trajlm.report.tables import score_table, to_markdown, to_text
 
 ROW = {
@@ -145,10 +148,22 @@ def test_obedience_counts_the_falls() -> None:
     assert obedience(rows(1, 2)) is None
 
 
+def test_planned_updates_are_those_wanted_before_time_was_counted() -> None:
+    config = {"training": {"steps": 700}}
+    facts = {"name": "a", "folder": Path("a"), "config": config}
+    assert planned_updates(Run(**facts)) == 700
+    assert planned_updates(Run(**facts, meta={"demo": {"wanted": 900}})) == 900
+    assert planned_updates(Run(name="a", folder=Path("a"), config={"training": "x"})) is None
+
+
 def test_the_protocol_of_a_row_wins_over_that_of_its_file() -> None:
     pairs = dict(protocol_of({"env_id": "Hopper-v5"}, {"env_id": "Ant-v5", "mujoco": "3.3.7"}))
     assert pairs["env_id"] == "Hopper-v5"
     assert pairs["mujoco"] == "3.3.7"
+    named = protocol_of({}, {"checkpoint": "5000"}, last_step=5000)
+    assert named == protocol_of({}, {"checkpoint": "last"}, last_step=5000)
+    assert named != protocol_of({}, {"checkpoint": "2500"}, last_step=5000)
+    assert named != protocol_of({}, {"checkpoint": "best"}, last_step=5000)
 
 
 def test_dataset_summaries_are_read_as_written_or_not_at_all() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trajlm.report.drawing import Series, label_ticks
 from trajlm.report.formatting import amount, asked, bounds
 from trajlm.report.html import Markup
-from trajlm.report.svg import BEYOND, DATA, INK, MUTED, SURFACE, render
+from trajlm.report.svg import BEYOND, DATA, INK, MUTED, PAPER, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,20 +28,19 @@ def conditioning(
     low, high = _span(series, histogram, best)
 
     def draw(figure: Figure, narrow: bool) -> None:
-        if histogram is None:
-            upper, lower = figure.subplots(), None
-        else:
-            ratios = {"height_ratios": [3.2, 1]}
-            upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw=ratios)
-            _draw_histogram(lower, histogram)
-            label_ticks(lower.yaxis, narrow=narrow)
-        _draw_curves(upper, series, low=low, high=high)
-        _draw_best(upper, lower, best, low=low, high=high)
-        upper.set_title("Return reached", loc="left")
-        label_ticks(upper.yaxis, narrow=narrow)
-        bottom = upper if lower is None else lower
-        bottom.set_xlabel("Return asked for")
-        label_ticks(bottom.xaxis, narrow=narrow)
+        ratios = [3.2, 1] if histogram else [1]
+        grid = figure.subplots(
+            len(ratios), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": ratios}
+        )
+        axes = list(grid[:, 0])
+        if histogram is not None:
+            _draw_histogram(axes[1], histogram, narrow=narrow)
+        _draw_curves(axes[0], series, low=low, high=high)
+        _draw_best(axes, best, low=low, high=high, narrow=narrow)
+        axes[0].set_title("Return reached", loc="left")
+        label_ticks(axes[0].yaxis, narrow=narrow)
+        axes[-1].set_xlabel("Return asked for")
+        label_ticks(axes[-1].xaxis, narrow=narrow)
 
     alt = "Return reached over return asked for. " + "; ".join(map(_described, series))
     return render(draw, key=key, alt=alt[:ALT_LENGTH], heights=(560, 480))
@@ -76,34 +75,36 @@ def _draw_curves(axes: Axes, series: Sequence[Series], *, low: float, high: floa
         axes.plot(
             [row["target_return"] for row in rows], [row["return_mean"] for row in rows],
             color=one.colour, linewidth=2, linestyle=one.dash, marker=one.marker, markersize=8,
-            markeredgecolor=SURFACE, markeredgewidth=1.5, zorder=3,
+            markeredgecolor=PAPER, markeredgewidth=1.5, zorder=3,
         )  # fmt: skip
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
 
 
-def _draw_histogram(axes: Axes, histogram: Histogram) -> None:
+def _draw_histogram(axes: Axes, histogram: Histogram, *, narrow: bool) -> None:
     edges, counts = histogram
     axes.stairs(counts, edges, fill=True, color=DATA)
     axes.set_ylim(bottom=0)
     axes.grid(visible=False, axis="x")
     axes.set_title("Episodes in the data with that return", loc="left")
+    label_ticks(axes.yaxis, narrow=narrow, integer=True)
 
 
 def _draw_best(
-    upper: Axes, lower: Axes | None, best: float | None, *, low: float, high: float
+    axes: Sequence[Axes], best: float | None, *, low: float, high: float, narrow: bool
 ) -> None:
     if best is None or not low < best < high:
         return
-    for axes in (upper, lower):
-        if axes is not None:
-            axes.axvspan(best, high, color=BEYOND, alpha=0.13, linewidth=0, zorder=0)
-            axes.axvline(best, color=INK, linewidth=1.5, zorder=1)
+    for one in axes:
+        one.axvspan(best, high, color=BEYOND, alpha=0.13, linewidth=0, zorder=0)
+        one.axvline(best, color=INK, linewidth=1.5, zorder=1)
     on_the_right = best > (low + high) / 2
-    upper.annotate(
-        f"best in the data: {amount(best)}", (best, 0.03), xycoords=("data", "axes fraction"),
+    axes[0].annotate(
+        f"best {amount(best)}" if narrow else f"best in the data: {amount(best)}",
+        (best, 0.03), xycoords=("data", "axes fraction"),
         xytext=(-7 if on_the_right else 7, 0), textcoords="offset points",
         ha="right" if on_the_right else "left", va="bottom", color=INK, fontsize=12,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from trajlm.report.drawing import Series, label_ticks
 from trajlm.report.formatting import amount, asked, bounds, count, finite
 from trajlm.report.html import Markup
 from trajlm.report.records import Episode
-from trajlm.report.svg import GRID, INK, SURFACE, render
+from trajlm.report.svg import GRID, INK, PAPER, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def _draw_line(
             axes.plot(ends, [place, place], color=INK, linewidth=2.5, zorder=4)
         axes.plot(
             row["return_mean"], place, marker="D", color=INK, markersize=7,
-            markeredgecolor=SURFACE, markeredgewidth=1.2, zorder=5,
+            markeredgecolor=PAPER, markeredgewidth=1.2, zorder=5,
         )  # fmt: skip
     if target is not None:
         axes.plot([target, target], [place - 0.42, place + 0.42], color=INK, linewidth=2, zorder=3)

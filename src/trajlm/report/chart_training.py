@@ -11,7 +11,7 @@ import numpy as np
 from trajlm.report.drawing import Series, label_logarithm, label_ticks, small_scale
 from trajlm.report.formatting import amount, finite
 from trajlm.report.html import Markup
-from trajlm.report.svg import SURFACE, render
+from trajlm.report.svg import PAPER, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def _draw_curve(
     if style == "points":
         axes.plot(
             steps, values, color=one.colour, linewidth=1.2, marker=one.marker, markersize=5.5,
-            markeredgecolor=SURFACE, zorder=3,
+            markeredgecolor=PAPER, zorder=3,
         )  # fmt: skip
         return
     marker: Any = one.marker if len(steps) == 1 else None
@@ -137,7 +137,7 @@ def _draw_history(
         points = _history(one, target)
         axes.plot(
             [step for step, _ in points], [mean for _, mean in points], color=one.colour,
-            marker=one.marker, linestyle=one.dash, markeredgecolor=SURFACE, markersize=7,
+            marker=one.marker, linestyle=one.dash, markeredgecolor=PAPER, markersize=7,
             linewidth=1.6,
         )  # fmt: skip
     title = "Return reached" if target is None else f"Return reached, asked for {amount(target)}"

@@ -79,13 +79,13 @@ def series_of(entries: Sequence[Entry]) -> list[Series]:
     return found
 
 
-def label_ticks(axis: Any, *, narrow: bool, scale: float = 1.0) -> None:
+def label_ticks(axis: Any, *, narrow: bool, scale: float = 1.0, integer: bool = False) -> None:
     """Few ticks, thousands separated; values are shown divided by `scale`."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     nbins = (4 if narrow else 7) if axis.axis_name == "x" else 5
     if isinstance(axis.get_major_locator(), MaxNLocator):
-        axis.get_major_locator().set_params(nbins=nbins)
+        axis.get_major_locator().set_params(nbins=nbins, integer=integer)
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value / scale)))
 
 

@@ -59,7 +59,7 @@ def updates(entry: Entry) -> str:
     made = finite(entry.protocol.get("updates"))
     if made is None:
         made = max((run.last_step for run in entry.runs if run.last_step is not None), default=None)
-    planned = planned_updates(entry.config)
+    planned = planned_updates(entry)
     if made is None:
         return ABSENT
     return amount(made) if planned in (None, made) else f"{amount(made)} of {amount(planned)}"
@@ -231,7 +231,7 @@ def missing_evaluation(run: Run | None) -> str:
     if run is None:
         return "No evaluation: no training seed has started."
     path = f"{run.folder.parent.name}/{run.folder.name}"
-    planned, made = planned_updates(run.config), run.last_step
+    planned, made = planned_updates(run), run.last_step
     if made is None:
         return f"No evaluation, and no update was logged: see {path}/train.log."
     if planned is not None and made < planned:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trajlm.report.formatting import amount, asked, count, finite, plain, plus_minus
-from trajlm.report.records import Entry, Row
+from trajlm.report.records import Entry, Row, Run
 from trajlm.report.tables import num_seeds, over_seeds
 
 # Rows that differ in one of these measure different things. Episode counts are shown beside every
@@ -23,9 +23,16 @@ PROTOCOL = {
 FEW_SEEDS = 5
 
 
-def protocol_of(row: Row, protocol: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What must agree before two rows are compared, as (name, value) pairs."""
+def protocol_of(
+    row: Row, protocol: Mapping[str, Any], *, last_step: int | None = None
+) -> tuple[tuple[str, str], ...]:
+    """What must agree before two rows are compared, as (name, value) pairs.
+
+    A checkpoint named by the run's last update is the last one.
+    """
     values = {key: row.get(key, protocol.get(key)) for key in PROTOCOL}
+    if last_step is not None and str(values["checkpoint"]) == str(last_step):
+        values["checkpoint"] = "last"
     return tuple((key, plain(value)) for key, value in values.items())
 
 
@@ -54,9 +61,10 @@ def by_protocol(entries: Sequence[Entry]) -> list[ProtocolGroup]:
     """Every row under the protocol it was measured by, in the order met."""
     found: dict[tuple[tuple[str, str], ...], dict[int, list[Row]]] = {}
     for number, entry in enumerate(entries):
+        last = max((r.last_step for r in entry.runs if r.last_step is not None), default=None)
         for row in entry.rows:
-            rows = found.setdefault(protocol_of(row, entry.protocol), {})
-            rows.setdefault(number, []).append(row)
+            pairs = protocol_of(row, entry.protocol, last_step=last)
+            found.setdefault(pairs, {}).setdefault(number, []).append(row)
     return [
         ProtocolGroup(
             letter=chr(ord("A") + i % 26) + (str(i // 26 + 1) if i >= 26 else ""),
@@ -167,11 +175,17 @@ def histogram(dataset: Mapping[str, Any]) -> tuple[list[float], list[float]] | N
     return [v for v in numbers[0] if v is not None], [v for v in numbers[1] if v is not None]
 
 
-def planned_updates(config: Mapping[str, Any]) -> int | None:
-    """`training.steps` of a resolved configuration."""
-    training = config.get("training")
-    steps = finite(training.get("steps")) if isinstance(training, dict) else None
-    return None if steps is None else int(steps)
+def planned_updates(entry: Entry | Run) -> int | None:
+    """`training.steps` of the configuration, or what the demo wanted before it counted time."""
+    found = []
+    for mapping, section, key in (
+        (entry.config, "training", "steps"),
+        (entry.meta, "demo", "wanted"),
+    ):
+        part = mapping.get(section)
+        number = finite(part.get(key)) if isinstance(part, dict) else None
+        found += [] if number is None else [int(number)]
+    return max(found, default=None)
 
 
 def warnings(
@@ -239,5 +253,5 @@ def entry_warnings(entry: Entry) -> list[str]:
         entry.rows,
         entry.protocol,
         best=best_return(entry.dataset),
-        planned=planned_updates(entry.config),
+        planned=planned_updates(entry),
     )

@@ -242,7 +242,11 @@ def read_evaluation(folder: Path, gaps: list[str]) -> Evaluation:
         rows=_rows(rows),
         timing=_mapping(results.get("timing")),
         episodes=read_episodes(folder / "episodes.csv", gaps) if results else (),
-        videos=tuple(c for c in _children(folder, files=True) if c.suffix.lower() in VIDEO_TYPES),
+        videos=tuple(
+            child
+            for child in _children(folder, files=True)
+            if child.suffix.lower() in VIDEO_TYPES and not child.name.startswith(".")
+        ),
     )
 
 

@@ -101,7 +101,7 @@ def video(entry: Entry) -> Markup:
         return gap(f"The video is too large for this page: {shown}, {size / 1e6:.1f} of {limit}.")
     if not content:
         return gap(f"The video {shown} is empty.")
-    caption = f"One episode of {entry.name} in {environment(entry)}"
+    caption = f"{entry.name} in {environment(entry)}. Each picture says what was asked for."
     return tag("figure", _player(path, content, entry), tag("figcaption", caption))
 
 

@@ -18,14 +18,14 @@ from trajlm.report.html import Markup, tag
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID, SURFACE, DATA, BEYOND = (f"#0000{i:02x}" for i in range(1, 7))
+INK, MUTED, GRID, PAPER, DATA, BEYOND = (f"#0000{i:02x}" for i in range(1, 7))
 NUM_SERIES = 6
 SERIES = tuple(f"#0001{i:02x}" for i in range(NUM_SERIES))
 VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
     GRID: "--grid",
-    SURFACE: "--surface",
+    PAPER: "--paper",
     DATA: "--data",
     BEYOND: "--beyond",
     **{colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES)},
