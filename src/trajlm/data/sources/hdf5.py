@@ -235,6 +235,9 @@ class Writer:
         self._h5py = require_h5py()
         self._file = self._h5py.File(path, "w")
         self._scalar = self._h5py.h5s.create(self._h5py.h5s.SCALAR)
+        # Without times of writing, equal data is an equal file: its hash names it in results.
+        self._timeless = self._h5py.h5p.create(self._h5py.h5p.DATASET_CREATE)
+        self._timeless.set_obj_track_times(False)
         self._types: dict[np.dtype[Any], Any] = {}
         self.root = self._file.id
 
@@ -251,7 +254,7 @@ class Writer:
         array = np.ascontiguousarray(array)
         kind = self._type(array.dtype)
         space = self._h5py.h5s.create_simple(array.shape)
-        dataset = self._h5py.h5d.create(parent, name.encode(), kind, space)
+        dataset = self._h5py.h5d.create(parent, name.encode(), kind, space, self._timeless)
         if array.size:
             everything = self._h5py.h5s.ALL
             dataset.write(everything, everything, array, mtype=kind)
