@@ -210,7 +210,9 @@ def measure(config: RunConfig) -> Pace:
     return Pace(updates_per_s=rate, evaluation_seconds=acting * EPISODE_STEPS)
 
 
-def acting_seconds(model: Algorithm, config: RunConfig, *, slots: int, steps: int = 4) -> float:
+def acting_seconds(
+    model: Algorithm, config: RunConfig, *, slots: int, seconds: float = 2.0
+) -> float:
     """Seconds of one step of `slots` environments, policy and physics, with a full context."""
     model.eval()
     policy = policy_of(model, config.policy, config.evaluation)
@@ -230,9 +232,10 @@ def acting_seconds(model: Algorithm, config: RunConfig, *, slots: int, steps: in
     # Every policy here recomputes at most its window, whose length is the request's.
     for _ in range(model.windows(model.config, model.spec).length):
         carry, _ = policy.act(carry, later)
-    before = time.perf_counter()
-    for _ in range(steps):
+    before, steps = time.perf_counter(), 0
+    while time.perf_counter() - before < seconds:
         carry, _ = policy.act(carry, later)
+        steps += 1
     physics_per_step = 1 / 15_000.0
     return (time.perf_counter() - before) / steps + slots * physics_per_step
 
