@@ -188,5 +188,5 @@ def test_targets_and_configuration_are_checked():
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "eval").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match=r"eval/episodes.csv: cannot be written"):
+    with pytest.raises(StorageError, match=r"eval: cannot be written"):
         write_results(tmp_path / "eval", scored())

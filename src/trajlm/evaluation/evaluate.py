@@ -6,11 +6,9 @@ one line an episode, so that every number can be recomputed from its episodes.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.metadata
 import io
-import json
 import logging
 import os
 import platform
@@ -23,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import trajlm
-from trajlm.core.errors import EnvironmentFault, StorageError, UsageError
+from trajlm.core.errors import EnvironmentFault, UsageError
+from trajlm.core.files import json_bytes, replace_file
 from trajlm.core.protocols import Condition, Policy
 from trajlm.core.spec import DataSpec
 from trajlm.envs.make import check_spaces, make_vector
@@ -199,25 +198,9 @@ def write_results(folder: Path, evaluation: Evaluation) -> Path:
             + [int(flag) for flag in (record.terminated, record.truncated, record.failed)]
         )
     path = folder / "results.json"
-    write_whole(folder / "episodes.csv", table.getvalue())
-    write_whole(path, json.dumps(evaluation.to_json(), indent=1, allow_nan=False) + "\n")
+    replace_file(folder / "episodes.csv", table.getvalue().encode())
+    replace_file(path, json_bytes(evaluation.to_json()))
     return path
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step. Raises `StorageError` naming the path."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _run_group(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trajlm.core.errors import DataError
-from trajlm.evaluation.evaluate import write_whole
+from trajlm.core.files import json_bytes, replace_file
 from trajlm.evaluation.scores import bootstrap_interval
 
 GROUP_FORMAT = "trajlm.group/1"
@@ -43,7 +42,7 @@ def write_group(path: Path, *, runs: Sequence[str], results: Sequence[Mapping[st
         "protocol": protocol,
         "rows": group_rows(results),
     }
-    write_whole(path, json.dumps(table, indent=1, allow_nan=False) + "\n")
+    replace_file(path, json_bytes(table))
     return path
 
 

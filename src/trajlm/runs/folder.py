@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trajlm.core.errors import CheckpointError, StorageError
+from trajlm.core.files import json_bytes, replace_file
 from trajlm.runs.config import RunConfig, resolve
 
 RUN_FILE = "run.yaml"
@@ -88,19 +89,8 @@ def create_folder(folder: Path, files: Mapping[str, str]) -> None:
         raise StorageError(f"{folder}: cannot be made: {error.strerror}") from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """The whole text or nothing: written beside and renamed. Raises `StorageError`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
-
-
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    replace_file(path, json_bytes(finite(value)))
 
 
 def read_json(path: Path) -> dict[str, Any]:

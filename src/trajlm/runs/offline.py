@@ -18,6 +18,7 @@ import torch
 from trajlm.algorithms.base import Algorithm, Prepared
 from trajlm.core.config import merge
 from trajlm.core.errors import DataError, UsageError
+from trajlm.core.files import replace_file
 from trajlm.core.seeding import counter_bits, derive
 from trajlm.data.doctor import check
 from trajlm.data.findings import Finding
@@ -37,7 +38,6 @@ from trajlm.runs.folder import (
     read_run,
     refuse_existing,
     write_json,
-    write_text,
 )
 from trajlm.runs.scoring import (
     Progress,
@@ -276,7 +276,7 @@ def _describe(folder: Path, config: RunConfig, store: TrajectoryStore, model: Al
     What a process before this one measured stays until this one has measured it.
     """
     before = read_json(folder / META_FILE) if (folder / META_FILE).is_file() else {}
-    write_text(folder / RUN_FILE, config.to_yaml())
+    replace_file(folder / RUN_FILE, config.to_yaml().encode())
     write_json(folder / DATASET_FILE, summarize(store))
     env_id = model.spec.env_id
     own = [store.metadata.get("ref_min_score"), store.metadata.get("ref_max_score")]

@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trajlm.core.errors import CheckpointError
-from trajlm.training.folder import (
-    json_bytes,
-    read_folder,
-    read_json,
-    remove,
-    replace_file,
-    replace_link,
-    storage_errors,
-    write_folder,
-)
+from trajlm.core.files import json_bytes, remove, replace_file, storage_errors
+from trajlm.training.folder import read_folder, read_json, replace_link, write_folder
 
 NAME = re.compile(r"step-(\d{8,})")
 BEST = "best.json"

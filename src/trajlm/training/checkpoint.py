@@ -23,9 +23,10 @@ from trajlm.algorithms.base import Algorithm
 from trajlm.core import discovery
 from trajlm.core.config import from_mapping, to_mapping
 from trajlm.core.errors import CheckpointError, StorageError
+from trajlm.core.files import json_bytes, storage_errors
 from trajlm.core.spec import DataSpec
 from trajlm.training.card import model_card
-from trajlm.training.folder import json_bytes, read_folder, read_json, storage_errors, write_folder
+from trajlm.training.folder import read_folder, read_json, write_folder
 
 FORMAT = "trajlm.artefact/1"
 CONFIG, WEIGHTS, OPTIMIZER, TRAINER = (

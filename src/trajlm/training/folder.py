@@ -11,40 +11,17 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trajlm.core.errors import CheckpointError, StorageError
+from trajlm.core.errors import CheckpointError
+from trajlm.core.files import json_bytes, remove, storage_errors, write_bytes
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "trajlm.manifest/1"
 MAX_JSON_BYTES = 10_000_000
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into a `StorageError` that names the path."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        where = error.filename or path
-        raise StorageError(
-            f"{where}: cannot be written ({error.strerror or error}); free space, or choose "
-            "another folder"
-        ) from None
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """A new file, synced to the disk; its mode honours the umask."""
-    with storage_errors(path), path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
@@ -91,19 +68,6 @@ def write_folder(destination: Path, files: Mapping[str, bytes]) -> None:
             raise
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file in one rename."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with storage_errors(path):
-        remove(temporary)
-        try:
-            write_bytes(temporary, data)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 def replace_link(link: Path, target: str) -> None:
     """Point a symbolic link at `target` in one rename; a file system without links is warned of."""
     temporary = link.with_name(f"{link.name}.tmp")
@@ -113,18 +77,6 @@ def replace_link(link: Path, target: str) -> None:
         temporary.replace(link)
     except OSError as error:
         logger.warning("%s: the link to %s was not made (%s)", link, target, error.strerror)
-
-
-def remove(path: Path) -> None:
-    """Delete a file, link or folder, if it is there."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
-
-
-def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path, data: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from trajlm.core.errors import StorageError
-from trajlm.training.folder import storage_errors
+from trajlm.core.files import storage_errors
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 
 from trajlm.core.errors import StorageError
+from trajlm.core.files import storage_errors
 from trajlm.training.clocks import EverySeconds, Stopwatch
-from trajlm.training.folder import storage_errors
 
 logger = logging.getLogger(__name__)
 

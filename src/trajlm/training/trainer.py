@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trajlm.algorithms.base import Algorithm, Loss
 from trajlm.core.errors import DivergedError, Interrupted, StorageError
+from trajlm.core.files import json_bytes, replace_file
 from trajlm.core.seeding import derive
 from trajlm.sequence.batch import SequenceBatch
 from trajlm.training import divergence
@@ -26,7 +27,6 @@ from trajlm.training.archive import CheckpointArchive
 from trajlm.training.checkpoint import TRAINER, checkpoint_files, restore_checkpoint
 from trajlm.training.clocks import EverySteps
 from trajlm.training.config import TrainingConfig
-from trajlm.training.folder import json_bytes, replace_file
 from trajlm.training.lock import RunLock
 from trajlm.training.metrics import Metrics
 from trajlm.training.optim import (
