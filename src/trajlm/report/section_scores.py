@@ -60,8 +60,9 @@ def scores(entries: Sequence[Entry]) -> Markup:
 
 
 def _table(bodies: Sequence[Markup], *, named: bool, mixed: bool) -> Markup:
-    titles = ["Run"] * named + ["Protocol"] * mixed + [TITLES[name] for name in SCORE_HEADINGS]
-    head = tag("tr", (tag("th", title, scope="col") for title in titles))
+    titles = [("Run", "name")] * named + [("Protocol", "mark")] * mixed
+    titles += [(TITLES[name], "") for name in SCORE_HEADINGS]
+    head = tag("tr", (tag("th", title, scope="col", class_=kind or None) for title, kind in titles))
     return tag("table", tag("thead", head), bodies, class_="scores")
 
 
@@ -84,7 +85,7 @@ def _lines(name: str | None, rows: Sequence[Row], *, mark: str | None = None) ->
         first = None
         if name is not None and number == 0:
             first = tag("th", name, scope="rowgroup", rowspan=str(len(rows)))
-        marked = tag("td", badge(mark)) if mark is not None else None
+        marked = tag("td", badge(mark), class_="mark") if mark is not None else None
         cells = [tag("td", cell) for cell in score_cells(row)]
         new_run = name is not None and number == 0
         lines.append(tag("tr", first, marked, cells, class_="first" if new_run else None))
