@@ -7,14 +7,12 @@ security policy forbids the rest, scripts included. The same folders give the sa
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from trajlm.core.errors import StorageError
+from trajlm.core.files import replace_file
 from trajlm.report import section_background as background
 from trajlm.report import section_charts as charts
 from trajlm.report import section_headline as top
@@ -36,15 +34,7 @@ def build_report(folders: Sequence[Path], output: Path, *, title: str | None = N
     entries = read_entries(folders)
     text = page(entries, title=title)
     output = Path(output)
-    beside = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(text.encode("utf-8", errors="replace"))
-        beside.replace(output)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise StorageError(f"{output}: cannot be written: {error.strerror}") from None
+    replace_file(output, text.encode("utf-8", errors="replace"))
     return output
 
 
