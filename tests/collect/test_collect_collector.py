@@ -301,6 +301,8 @@ def test_a_signal_ends_the_workers_too(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(pool.__file__).parents[2])},
+        # A test run started in the background ignores SIGINT, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
