@@ -52,7 +52,7 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return convert(value, next(a for a in arguments if a is not type(None)), where=where)
+        return _first_of(value, [a for a in arguments if a is not type(None)], where=where)
     if origin is Literal:
         if value not in arguments:
             near = suggestion(str(value), map(str, arguments))
@@ -67,6 +67,16 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
             raise UsageError(f"{where}: expected a mapping, found {value!r}")
         return from_mapping(hint, value, where=f"{where}.")  # type: ignore[arg-type]
     return _scalar(value, hint, where=where)
+
+
+def _first_of(value: Any, hints: list[Any], *, where: str) -> Any:
+    """`value` as the first of the types that takes it; the last one's error where none does."""
+    for hint in hints[:-1]:
+        try:
+            return convert(value, hint, where=where)
+        except UsageError:
+            continue
+    return convert(value, hints[-1], where=where)
 
 
 def _scalar(value: Any, hint: Any, *, where: str) -> Any:

@@ -7,13 +7,18 @@ Everything here is plain Python and NumPy, frozen, and turns into JSON and back 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from trajlm.core.errors import DataError
+from trajlm.core.errors import DataError, UsageError
+
+QUANTILE_STEP = 5
+"""Percent between the return quantiles that a `DataSpec` keeps."""
+_QUANTILE = re.compile(r"q(\d{1,3})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +139,9 @@ class DataSpec:
     """What a model is built for, and what evaluation must know of the data.
 
     `horizon`: the longest finished episode in steps, or the environment's limit where known.
-    `return_min`, `return_max`, `return_mean`: over finished episodes, undiscounted.
+    `return_min`, `return_max`, `return_mean`: over finished episodes, undiscounted;
+    `return_quantiles`: at 0, 5, ..., 100 percent. `expert_return`: the mean return of the expert
+    behaviour, where known. `delayed_reward`: the rewards were moved to each episode's end.
     `has_last_observation`: observations have T+1 rows an episode.
     """
 
@@ -147,10 +154,38 @@ class DataSpec:
     return_min: float = 0.0
     return_max: float = 0.0
     return_mean: float = 0.0
+    return_quantiles: tuple[float, ...] = ()
+    expert_return: float | None = None
+    delayed_reward: bool = False
     has_last_observation: bool = True
+
+    def asked_return(self, target: float | str) -> float:
+        """The return behind a target: a number itself, `max`, `qNN` or `expert`, of the data.
+
+        Raises `UsageError` for another name, and where the data do not say.
+        """
+        if not isinstance(target, str):
+            return float(target)
+        check_target(target)
+        if target == "max":
+            return self.return_max
+        if target == "expert":
+            if self.expert_return is None:
+                raise UsageError(
+                    f"target_return: no expert's return is known for {self.dataset or 'the data'}; "
+                    "ask for max, q95 or a number"
+                )
+            return self.expert_return
+        if not self.return_quantiles:
+            raise UsageError(
+                f"target_return: {target!r}: this model's data facts hold no quantiles; "
+                "ask for max or a number"
+            )
+        return self.return_quantiles[int(target[1:]) // QUANTILE_STEP]
 
     def to_json(self) -> dict[str, Any]:
         plain = dict(self.__dict__)
+        plain["return_quantiles"] = list(self.return_quantiles)
         plain["observation"] = space_to_json(self.observation)
         plain["action"] = space_to_json(self.action)
         return plain
@@ -164,7 +199,22 @@ class DataSpec:
         plain = dict(value)
         plain["observation"] = space_from_json(plain["observation"])
         plain["action"] = space_from_json(plain["action"])
+        plain["return_quantiles"] = tuple(plain.get("return_quantiles", ()))
         return cls(**plain)
+
+
+def check_target(target: float | str) -> None:
+    """Raise `UsageError` where `target` is neither a finite number nor the name of a return."""
+    if isinstance(target, str):
+        match = _QUANTILE.fullmatch(target)
+        percent = int(match.group(1)) if match else -1
+        known = 0 <= percent <= 100 and percent % QUANTILE_STEP == 0
+        if target not in ("max", "expert") and not known:
+            raise UsageError(
+                f"target_return: {target!r} is not a number, max, expert or q0, q5, ..., q100"
+            )
+    elif not math.isfinite(target):
+        raise UsageError(f"target_return: {target} is not finite")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,20 @@ def value_to_go(rewards: np.ndarray, offsets: np.ndarray, *, discount: float) ->
     )
 
 
+def delayed(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Each episode's whole return at its last step, zero before it: (M,) -> (M,) float64.
+
+    The delayed-reward setting of the Decision Transformer (section 5.3): its return-to-go is the
+    same at every step.
+    """
+    values = np.asarray(rewards, np.float64)
+    result = np.zeros_like(values)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        if stop > start:
+            result[stop - 1] = values[start:stop].sum()
+    return result
+
+
 def timesteps(offsets: np.ndarray) -> np.ndarray:
     """Steps since the episode's start: (M,) int64."""
     lengths = np.diff(offsets)

@@ -10,6 +10,7 @@ Legend: E episodes of this view, M step rows, T an episode's steps.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from trajlm.core.errors import DataError
-from trajlm.core.spec import DataSpec, Space
+from trajlm.core.spec import QUANTILE_STEP, DataSpec, Space
 from trajlm.core.trajectory import Trajectory
 
 
@@ -231,6 +232,11 @@ class TrajectoryStore:
             return_min=float(returns.min()),
             return_max=float(returns.max()),
             return_mean=float(returns.mean()),
+            return_quantiles=tuple(
+                np.percentile(returns, np.arange(0, 101, QUANTILE_STEP)).tolist()
+            ),
+            expert_return=_number(self.metadata.get("ref_max_score")),
+            delayed_reward=bool(self.metadata.get("delayed_reward", False)),
             has_last_observation=self.has_last_observation,
         )
 
@@ -311,6 +317,13 @@ def segment_of(trajectories: Sequence[Trajectory]) -> Segment:
         seeds=np.array([-1 if t.seed is None else t.seed for t in trajectories], np.int64),
         has_last_observation=keeps_last,
     )
+
+
+def _number(value: object) -> float | None:
+    """A finite number of a dataset's metadata, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def as_column(array: np.ndarray) -> np.ndarray:

@@ -39,6 +39,14 @@ class DataConfig:
     """Environment to evaluate in, where the dataset does not name it."""
     on_bad: Literal["refuse", "drop-episode"] = "refuse"
     """What to do with episodes that hold NaN or whose columns disagree."""
+    reward: Literal["recorded", "delayed"] = "recorded"
+    """delayed: all of an episode's reward is moved to its last step."""
+    reward_scale: float = 1.0
+    """What the environment's rewards were multiplied by when they were recorded."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.reward_scale < float("inf"):
+            raise UsageError(f"reward_scale: {self.reward_scale} is not positive and finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +74,9 @@ class RunConfig:
         return algorithm(self.algorithm)
 
     @property
-    def target_returns(self) -> tuple[float | None, ...]:
-        """The returns to evaluate at: the policy's, or one slot that is asked for nothing."""
+    def target_returns(self) -> tuple[float | str | None, ...]:
+        """The returns to evaluate at, by number or name: the policy's, or one slot that is asked
+        for nothing."""
         asked = getattr(self.policy, "target_return", None)
         return tuple(asked) if asked else (None,)
 

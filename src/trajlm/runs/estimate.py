@@ -28,7 +28,7 @@ def estimate(config: RunConfig, *, store: TrajectoryStore | None = None) -> dict
     Plain JSON. Nothing is written outside a temporary folder; the run is not started.
     """
     device = set_machine(device=config.device, threads=config.threads)
-    store = store or load_store(config)
+    store = load_store(config, store)
     examine(store, config)
     assembly = assemble(config, store)
     rate, precision = update_rate(config, assembly, device=device)

@@ -20,9 +20,11 @@ from trajlm.core.config import merge
 from trajlm.core.errors import DataError, UsageError
 from trajlm.core.files import replace_file
 from trajlm.core.seeding import counter_bits, derive
+from trajlm.core.spec import DataSpec
 from trajlm.data.doctor import check
 from trajlm.data.findings import Finding
 from trajlm.data.load import load_dataset
+from trajlm.data.relabel import with_reward
 from trajlm.data.store import TrajectoryStore
 from trajlm.data.summary import summarize
 from trajlm.runs.config import RunConfig, resolve
@@ -141,7 +143,7 @@ def run(
     if not resuming:
         refuse_existing(folder)
     device = set_machine(device=config.device, threads=config.threads)
-    store = store or load_store(config)
+    store = load_store(config, store)
     warnings = examine(store, config)
     if resuming:
         _refuse_other_data(folder, store)
@@ -172,8 +174,16 @@ def run_name(config: RunConfig) -> str:
 # ---- data ---------------------------------------------------------------------------------------
 
 
-def load_store(config: RunConfig) -> TrajectoryStore:
-    """The configured dataset. Raises `UsageError` where none is named, `DataError` where broken."""
+def load_store(config: RunConfig, store: TrajectoryStore | None = None) -> TrajectoryStore:
+    """The configured dataset (or `store`) with the configured reward.
+
+    Raises `UsageError` where none is named, `DataError` where it is broken.
+    """
+    store = store or _load(config)
+    return with_reward(store, scale=config.data.reward_scale, reward=config.data.reward)
+
+
+def _load(config: RunConfig) -> TrajectoryStore:
     if not config.data.path:
         raise UsageError("no dataset: say which, --data DATASET (trajlm list shows some)")
     if config.data.path.startswith(IN_MEMORY):
@@ -186,7 +196,7 @@ def load_store(config: RunConfig) -> TrajectoryStore:
 
 def examine(store: TrajectoryStore, config: RunConfig) -> list[Finding]:
     """The doctor's warnings. Raises `DataError` with its first error."""
-    asked = [target for target in config.target_returns if target is not None]
+    asked = [t for t in targets_of(config.policy, known_spec(store, config)) if t is not None]
     findings = check(store, asked_returns=asked)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -217,9 +227,7 @@ def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
     """The fresh model and its batches. Statistics are fitted on the training episodes alone."""
     algorithm: type[Algorithm] = config.entry.algorithm_class
     # Facts of the whole dataset: a held-out episode may be the longest.
-    spec = store.spec
-    if spec.env_id is None and config.data.env_id is not None:
-        spec = replace(spec, env_id=config.data.env_id)
+    spec = known_spec(store, config)
     kept, held_out = hold_out(store, fraction=config.training.validation_fraction)
     prepared = algorithm.prepare(config.model, store.select(kept))
     request = algorithm.windows(config.model, spec)
@@ -236,6 +244,17 @@ def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
         return validation_batches(aside.store, request, batch_size=batch_size)
 
     return Assembly(model=model, loader=loader, validation=validation)
+
+
+def known_spec(store: TrajectoryStore, config: RunConfig) -> DataSpec:
+    """The store's spec, with what only the configuration and the shipped behaviours know."""
+    spec = store.spec
+    if spec.env_id is None and config.data.env_id is not None:
+        spec = replace(spec, env_id=config.data.env_id)
+    reference = dataset_reference(spec.env_id) if spec.env_id else None
+    if spec.expert_return is None and reference is not None:
+        spec = replace(spec, expert_return=reference[1])
+    return spec
 
 
 def set_machine(*, device: str, threads: int | None) -> str:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def evaluate(
     model: Algorithm,
     *,
-    target_return: float | Sequence[float] | None = None,
+    target_return: float | str | Sequence[float | str] | None = None,
     episodes: int = 50,
     seed: int = 1000,
     env_id: str | None = None,
@@ -50,12 +50,13 @@ def evaluate(
     `policy`: the algorithm's `PolicyConfig`; `options`: further fields of `EvaluationConfig`.
     Raises `UsageError` where no environment is known, `EnvironmentFault` where it cannot be made.
     """
-    if isinstance(target_return, int | float):
+    if isinstance(target_return, int | float | str):
         target_return = [target_return]
+    asked = [model.spec.asked_return(target) for target in target_return or ()]
     return evaluate_model(
         model,
         env_id=env_id,
-        targets=None if target_return is None else [float(value) for value in target_return],
+        targets=asked or None,
         policy=policy,
         config=EvaluationConfig(**{"video": False, "episodes": episodes, "seed": seed, **options}),
     )
@@ -82,6 +83,7 @@ def evaluate_model(
         )
     actor = policy_of(model, policy, config)
     asked = targets_of(policy, spec) if targets is None else targets
+    warn_outside(asked, spec)
     installed = installation()
     known = {
         "dataset": spec.dataset,
@@ -221,7 +223,22 @@ def targets_of(policy: Any, spec: DataSpec) -> list[float | None]:
     fields = {} if policy is None else to_mapping(policy)
     if "target_return" not in fields:
         return [None]
-    return list(fields["target_return"] or [spec.return_max])
+    return [spec.asked_return(target) for target in fields["target_return"] or ["max"]]
+
+
+def warn_outside(targets: Sequence[float | None], spec: DataSpec) -> None:
+    """Warn of returns that no episode of the data has reached."""
+    low, high = spec.return_min, spec.return_max
+    outside = [
+        f"{t:,.0f}" for t in targets if t is not None and low < high and not low <= t <= high
+    ]
+    if outside:
+        logger.warning(
+            "asked for %s: outside the returns in the data, %s to %s; expect no more than these",
+            ", ".join(outside),
+            f"{low:,.0f}",
+            f"{high:,.0f}",
+        )
 
 
 def dataset_reference(env_id: str) -> tuple[float, float] | None:

@@ -242,7 +242,10 @@ def restore_checkpoint(
     """
     files = read_folder(folder)
     ours = read_json(Path(CONFIG), artefact_files(model)[CONFIG])
-    differing = differing_keys(read_config(folder, files), ours)
+    found = read_config(folder, files)
+    # Facts that the version which wrote the checkpoint did not know are not differences.
+    ours["spec"] = {key: value for key, value in ours["spec"].items() if key in found["spec"]}
+    differing = differing_keys(found, ours)
     # Names; the data itself is known by its hash.
     differing = [key for key in differing if key not in ("spec.dataset", "spec.env_id")]
     if differing:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trajlm.core.errors import UsageError
+from trajlm.core.spec import check_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +51,17 @@ class PolicyConfig:
     """How it acts.
 
     `target_return`: what is asked for, in the environment's reward units; several are evaluated
-    side by side; None asks for the best return in the data. `context_length`: steps of history
+    side by side. `max` (also None) is the best return in the data, `q95` their 95% quantile,
+    `expert` the expert behaviour's mean return. `context_length`: steps of history
     used, at most the model's; None uses all. `precision`: of the forward pass.
     """
 
-    target_return: tuple[float, ...] | None = None
+    target_return: tuple[float | str, ...] | None = None
     context_length: int | None = None
     precision: Literal["float32", "bf16"] = "float32"
 
     def __post_init__(self) -> None:
+        for target in self.target_return or ():
+            check_target(target)
         if self.context_length is not None and self.context_length < 1:
             raise UsageError(f"context_length: {self.context_length} is less than 1")

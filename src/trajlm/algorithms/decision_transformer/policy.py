@@ -63,8 +63,8 @@ class DecisionTransformerPolicy:
     def of(cls, model: Model, config: PolicyConfig, **overrides: Any) -> DecisionTransformerPolicy:
         """`overrides` are fields of the configuration; a single target return may be a number."""
         target = overrides.get("target_return")
-        if isinstance(target, int | float):
-            overrides["target_return"] = (float(target),)
+        if isinstance(target, int | float | str):
+            overrides["target_return"] = (target,)
         try:
             config = replace(config, **overrides)
         except TypeError:
@@ -111,8 +111,8 @@ class DecisionTransformerPolicy:
             raise UsageError(
                 "target_return: several are configured; pass one a slot in a Condition"
             )
-        best = self.model.spec.return_max
-        return torch.full((num_envs,), best if configured is None else configured[0])
+        asked_return = self.model.spec.asked_return("max" if configured is None else configured[0])
+        return torch.full((num_envs,), asked_return)
 
     @torch.inference_mode()
     def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
@@ -129,6 +129,8 @@ class DecisionTransformerPolicy:
         device = carry.steps.device
         first = torch.as_tensor(step.is_first, device=device)
         reward = torch.as_tensor(np.asarray(step.reward), device=device).float()
+        if self.model.spec.delayed_reward:  # all of it comes at the end: the return asked for stays
+            reward = torch.zeros_like(reward)
         remaining = torch.where(first, carry.target, carry.remaining[:, -1] - reward)
         observations = {
             name: _append(carry.observations[name], torch.as_tensor(new, device=device))
