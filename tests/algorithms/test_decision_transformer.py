@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -225,6 +227,27 @@ def test_targets_come_from_condition_then_config_then_data(model: Model) -> None
         model.policy(target_return=(1.0, 2.0)).initial(2)
     with pytest.raises(UsageError, match="one a slot"):
         model.policy().initial(2, Condition(target_return=np.array([np.nan, 1.0])))
+
+
+def test_targets_by_name_come_from_the_data(model: Model, store: TrajectoryStore) -> None:
+    assert model.policy(target_return="max").initial(1).target.item() == pytest.approx(
+        store.returns.max()
+    )
+    median = model.policy(target_return="q50").initial(1).target.item()
+    assert median == pytest.approx(np.median(store.returns))
+    with pytest.raises(UsageError, match="'best' is not a number"):
+        model.policy(target_return="best")
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_the_return_asked_for_falls_unless_the_reward_is_delayed(
+    model: Model, delayed: bool
+) -> None:
+    late = Model.build(CONFIG, replace(model.spec, delayed_reward=delayed), {}).eval()
+    policy = late.policy(target_return=10.0)
+    carry, _ = policy.act(policy.initial(1), Step.of(np.ones(3, np.float32), is_first=True))
+    carry, _ = policy.act(carry, Step.of(np.ones(3, np.float32), reward=4.0))
+    assert carry.remaining[0, -2:].tolist() == ([10.0, 10.0] if delayed else [10.0, 6.0])
 
 
 def test_bf16_acting_is_close(model: Model) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import trajlm
 from pendulum_data import TINY, pendulum_arrays
+from trajlm.core.config import merge
 from trajlm.core.errors import DataError, StorageError, UsageError
 from trajlm.data.sources.arrays import from_arrays
 from trajlm.data.store import TrajectoryStore
@@ -73,6 +74,33 @@ def test_the_door_evaluates_saves_and_loads(run: Run, tmp_path: Path) -> None:
     assert [row["return_mean"] for row in again.rows] == means
     single = trajlm.evaluate(run.model, target_return=-300.0, episodes=2, seed=1000)
     assert single.rows[0]["target_return"] == -300.0
+
+
+def test_targets_by_name_are_scored_as_returns_of_the_data(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = trajlm.evaluate(run.model, target_return=["max", "q50"], episodes=1)
+    spec = run.model.spec
+    asked = [row["target_return"] for row in named.rows]
+    assert asked == [spec.return_max, spec.return_quantiles[10]]
+    assert "outside the returns in the data" not in caplog.text
+    trajlm.evaluate(run.model, target_return=spec.return_max + 1.0, episodes=1)
+    assert "outside the returns in the data" in caplog.text
+
+
+def test_a_delayed_reward_travels_from_the_data_to_the_policy(tmp_path: Path) -> None:
+    late = trajlm.train(
+        RECIPE,
+        data=store_of(),
+        output=tmp_path,
+        overrides=merge(
+            TINY, {"data": {"reward": "delayed"}, "policy": {"target_return": ["q50"]}}
+        ),
+    )
+    assert late.model.spec.delayed_reward
+    assert trajlm.load(late.folder).spec.delayed_reward
+    resumed = resume(late.folder, store=store_of())
+    assert resumed.training.step == late.training.step
 
 
 def test_a_folder_that_exists_is_left_alone(run: Run) -> None:
