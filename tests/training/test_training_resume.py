@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from trajlm.data.sources.synthetic import synthetic
 from trajlm.sequence.loader import Loader, validation_batches
 from trajlm.training.checkpoint import load_artefact, save_artefact
 from trajlm.training.config import TrainingConfig
+from trajlm.training.folder import read_folder, write_folder
 from trajlm.training.trainer import Trainer, seed_generators
 
 RECIPES = ["decision_transformer/debug"]
@@ -23,9 +25,13 @@ RECIPES = ["decision_transformer/debug"]
 
 def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Trainer:
     entry, mapping = find_recipe(recipe)
-    config = from_mapping(entry.config_module.Config, mapping.get("model", {}))
+    model = {**mapping.get("model", {}), **facts.pop("model", {})}
+    config = from_mapping(entry.config_module.Config, model)
     training = from_mapping(TrainingConfig, mapping["training"])
-    training = replace(training, log_every=5, tensorboard=False, steps=facts.pop("steps", 30))
+    clocks = {"log_every": 5, "evaluate_every": facts.pop("evaluate_every", 0)}
+    training = replace(training, tensorboard=False, steps=facts.pop("steps", 30), **clocks)
+    assert config.dropout > 0
+    assert training.warmup_steps == 5
     algorithm = entry.algorithm_class
     store = synthetic("box", episodes=12, seed=data_seed)
     prepared = algorithm.prepare(config, store)
@@ -42,12 +48,22 @@ def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Tra
     )
 
 
+# Before, at and after the end of the warm-up (5), an evaluation (10) and a checkpoint (15).
+MOMENTS = [4, 5, 6, 9, 10, 11, 14, 15, 16, 22]
+
+
+def draws_numbers(step: int) -> dict[str, float]:
+    """An evaluation that uses torch's generator, as a policy may."""
+    return {"score": float(torch.rand(step).mean())}
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("stop", [15, 22])
+@pytest.mark.parametrize("stop", MOMENTS)
 def test_resumed_equals_uninterrupted(tmp_path, recipe, stop):
-    trainer_of(recipe, tmp_path / "whole").run()
-    trainer_of(recipe, tmp_path / "cut", steps=stop).run()
-    trainer_of(recipe, tmp_path / "cut", build_seed=1, resume=True).run()
+    facts = {"on_evaluate": draws_numbers, "evaluate_every": 10}
+    trainer_of(recipe, tmp_path / "whole", **facts).run()
+    trainer_of(recipe, tmp_path / "cut", steps=stop, **facts).run()
+    trainer_of(recipe, tmp_path / "cut", build_seed=1, resume=True, **facts).run()
     manifests = [
         json.loads((tmp_path / name / "checkpoints/last/manifest.json").read_text())["files"]
         for name in ("whole", "cut")
@@ -75,3 +91,24 @@ def test_a_spec_that_asks_for_too_much_memory_is_refused_at_once(tmp_path):
     save_artefact(model, tmp_path / "artefact")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: misfit tensors.*100000000000"):
         load_artefact(tmp_path / "artefact")
+
+
+def test_another_number_of_threads_is_allowed_and_said(tmp_path, caplog):
+    trainer_of(RECIPES[0], tmp_path, steps=2).run()
+    folder = tmp_path / "checkpoints/step-00000002"
+    files = read_folder(folder)
+    state = json.loads(files["trainer.json"])
+    state["machine"]["threads"] += 1
+    state["machine"]["versions"]["torch"] = "2.10.0"
+    shutil.rmtree(folder)
+    write_folder(folder, {**files, "trainer.json": json.dumps(state).encode()})
+    trainer_of(RECIPES[0], tmp_path, steps=4, resume=True).run()
+    warning = next(r.message for r in caplog.records if "not bit-exact" in r.message)
+    assert "threads" in warning
+    assert "2.10.0" in warning
+
+
+def test_another_architecture_is_refused_by_its_keys(tmp_path):
+    trainer_of(RECIPES[0], tmp_path, steps=2).run()
+    with pytest.raises(CheckpointError, match=r"config\.num_layers, config\.width"):
+        trainer_of(RECIPES[0], tmp_path, resume=True, model={"width": 16, "num_layers": 1}).run()
