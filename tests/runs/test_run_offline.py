@@ -76,6 +76,20 @@ def test_the_door_evaluates_saves_and_loads(run: Run, tmp_path: Path) -> None:
     assert single.rows[0]["target_return"] == -300.0
 
 
+def test_scores_along_the_way_and_at_the_end_name_their_checkpoints(tmp_path: Path) -> None:
+    along = merge(TINY, {"training": {"evaluate_every": 6}})
+    done = trajlm.train(
+        RECIPE, data=store_of(env_id="Pendulum-v1"), output=tmp_path, overrides=along
+    )
+    names = {
+        path.parent.name: json.loads(path.read_text())["protocol"]["checkpoint"]
+        for path in done.folder.glob("eval/*/results.json")
+    }
+    assert names == {"step-00000006": "6", "step-00000012": "last"}
+    assert done.results is not None
+    assert done.results["protocol"]["checkpoint"] == "last"
+
+
 def test_targets_by_name_are_scored_as_returns_of_the_data(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:

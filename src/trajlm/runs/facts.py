@@ -65,6 +65,13 @@ def git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def command_line() -> list[str]:
+    """The command as one would type it; `python -m trajlm.cli.main` is `trajlm`."""
+    program = Path(sys.argv[0])
+    name = "trajlm" if program.name == "main.py" and program.parent.name == "cli" else program.name
+    return [name, *sys.argv[1:]]
+
+
 def installation() -> dict[str, Any]:
     """Versions and machine, as plain JSON."""
     return {
@@ -73,6 +80,6 @@ def installation() -> dict[str, Any]:
         "git": git_commit(),
         "machine": machine(),
         "cores": available_cores(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command_line(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

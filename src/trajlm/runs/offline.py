@@ -390,6 +390,10 @@ def _final_evaluation(
                     folder=done.parent,
                     progress=progress,
                 )
+            # An evaluation along the way named the checkpoint by its update; now it is the last.
+            if asked["checkpoint"] != "last":
+                asked["checkpoint"] = "last"
+                write_json(done, results)
             return results
     evaluation, _ = evaluate_run(folder, config=config, progress=progress)
     return evaluation.to_json()
