@@ -12,7 +12,7 @@ from trajlm.algorithms.decision_transformer.config import Config
 from trajlm.algorithms.decision_transformer.model import Model
 from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Condition, Step
-from trajlm.core.spec import Box, DataSpec, DictSpace, Discrete
+from trajlm.core.spec import Box, DataSpec, DictSpace
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.store import TrajectoryStore
 from trajlm.sequence.loader import Loader
@@ -90,11 +90,13 @@ def test_loss_is_the_masked_mean_squared_error_in_unit_actions(
     scaled = batch.actions.clone()
     scaled[..., 1] = scaled[..., 1] / 5.0 - 1.0
     with torch.no_grad():
-        predicted = model.predict(
-            returns_to_go=batch.columns["returns_to_go"],
-            observations=batch.observations,
-            actions=scaled,
-            timesteps=batch.timesteps,
+        predicted = model.head(
+            model.hidden(
+                returns_to_go=batch.columns["returns_to_go"],
+                observations=batch.observations,
+                actions=batch.actions,
+                timesteps=batch.timesteps,
+            )
         )
         loss = model(batch)
     expected = (predicted - scaled)[batch.mask].square().mean()
@@ -160,12 +162,13 @@ def test_acting_equals_the_training_forward(model: Model) -> None:
     for step in range(9):
         window = slice(max(0, step - 3), step + 1)
         with torch.no_grad():
-            predicted = model.predict(
+            hidden = model.hidden(
                 returns_to_go=torch.tensor(remaining[window], dtype=torch.float32)[None],
                 observations=torch.tensor(observations[window, 0])[None],
-                actions=torch.tensor(unit[window, 0], dtype=torch.float32)[None],
+                actions=torch.tensor(actions[window, 0], dtype=torch.float32)[None],
                 timesteps=torch.arange(9)[window][None],
-            )[0, -1]
+            )
+            predicted = model.head(hidden)[0, -1]
         assert predicted.tolist() == pytest.approx(unit[step, 0].tolist(), abs=1e-5)
 
 
@@ -281,9 +284,9 @@ def test_what_does_not_fit_is_refused() -> None:
     spec = DataSpec(observation=Box(shape=(3,)), action=ACTION, horizon=1000)
     with pytest.raises(UsageError, match="max_timestep: 24 is less"):
         Model.build(Config(max_timestep=24), spec, {})
-    discrete = DataSpec(observation=Box(shape=(3,)), action=Discrete(n=3), horizon=5)
-    with pytest.raises(UsageError, match="Discrete has no head"):
-        Model.build(CONFIG, discrete, {})
+    named = DictSpace(subspaces={"arm": ACTION})
+    with pytest.raises(UsageError, match="DictSpace has no head"):
+        Model.build(CONFIG, DataSpec(observation=Box(shape=(3,)), action=named, horizon=5), {})
     with pytest.raises(UsageError, match="context_length"):
         Config(context_length=0)
     with pytest.raises(UsageError, match="2\\^31"):

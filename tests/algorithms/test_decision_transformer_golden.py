@@ -57,7 +57,7 @@ def published_weights(golden: dict[str, torch.Tensor], num_layers: int) -> dict[
     weights: dict[str, torch.Tensor] = {}
     linear("embed_return", "embed_return")
     linear("embed_state", "embed_observation.linear")
-    linear("embed_action", "embed_action")
+    linear("embed_action", "embed_action.linear")
     linear("embed_ln", "embed_norm")
     linear("predict_action.0", "head.linear")
     linear("encoder.ln_f", "transformer.norm")
@@ -77,7 +77,7 @@ def published_weights(golden: dict[str, torch.Tensor], num_layers: int) -> dict[
 
 def predict(model: Model, golden: dict[str, torch.Tensor], **options: object) -> torch.Tensor:
     with torch.inference_mode():
-        return model.predict(
+        hidden = model.hidden(
             returns_to_go=golden["returns_to_go"][..., 0],
             observations=golden["states"],
             actions=golden["actions"],
@@ -85,6 +85,7 @@ def predict(model: Model, golden: dict[str, torch.Tensor], **options: object) ->
             visible=golden["attention_mask"].bool(),
             **options,  # type: ignore[arg-type]
         )
+        return model.head(hidden)
 
 
 def test_forward_equals_published(model: Model, golden: dict[str, torch.Tensor]) -> None:

@@ -99,6 +99,17 @@ def _scalar(value: Any, hint: Any, *, where: str) -> Any:
     raise UsageError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
 
 
+def overridden(config: T, overrides: Mapping[str, Any], *, name: str) -> T:
+    """`config` (a dataclass) with some of its fields replaced. Raises `UsageError` for others."""
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for key in overrides:
+        if key not in known:
+            raise UsageError(
+                f"{name}: unknown option {key!r}{suggestion(key, known) or f'; known: {known}'}"
+            )
+    return dataclasses.replace(config, **overrides)  # type: ignore[type-var]
+
+
 def to_mapping(config: Any) -> Any:
     """Plain data (dict, list, scalar) of a dataclass: what `from_mapping` reads back."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):

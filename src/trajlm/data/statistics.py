@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trajlm.core.errors import DataError
-from trajlm.core.spec import Statistics
+from trajlm.core.spec import Box, Statistics, leaves
 from trajlm.data.store import TrajectoryStore
 
 BLOCK_ROWS = 65_536
@@ -80,3 +80,13 @@ def blocks(store: TrajectoryStore, name: str) -> Iterator[np.ndarray]:
                 pending, waiting = [], 0
         if waiting:
             yield np.concatenate(pending)
+
+
+def fitted_statistics(store: TrajectoryStore) -> dict[str, np.ndarray]:
+    """`NAME/mean` and `NAME/std` of every real-valued observation: what normalisers are fitted by."""
+    fitted: dict[str, np.ndarray] = {}
+    for name, space in leaves(store.observation_space, "observations").items():
+        if isinstance(space, Box):
+            statistics = column_statistics(store, name)
+            fitted |= {f"{name}/mean": statistics.mean, f"{name}/std": statistics.std}
+    return fitted

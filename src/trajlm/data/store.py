@@ -215,6 +215,17 @@ class TrajectoryStore:
         """The view without unfinished episodes."""
         return self.select(~self.unfinished) if self.unfinished.any() else self
 
+    def best(self, fraction: float) -> TrajectoryStore:
+        """The view of the episodes with the best returns that hold at most `fraction` of the steps.
+
+        As in the Decision Transformer's %BC: episodes are taken in the order of their returns until
+        the next would pass the share; the best one is always there.
+        """
+        order = np.argsort(self.returns, kind="stable")[::-1]
+        steps = np.cumsum(self.lengths[order])
+        count = max(1, int((steps <= int(fraction * self.num_steps)).sum()))
+        return self.select(np.sort(order[:count]))
+
     @cached_property
     def spec(self) -> DataSpec:
         """What a model built on this store must know."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from trajlm.core.errors import UsageError
-from trajlm.core.spec import Box, DictSpace, Space
+from trajlm.core.spec import Box, DictSpace, Discrete, MultiDiscrete, Space
+from trajlm.nn.heads import ActionScale, choices
 from trajlm.nn.normalizer import Normalizer
 
 
@@ -33,6 +34,41 @@ class VectorEncoder(nn.Module):
         return encoded
 
 
+class IntegerEncoder(nn.Module):
+    """Discrete or MultiDiscrete: the sum of one learned vector for each entry's value."""
+
+    offsets: Tensor
+
+    def __init__(self, space: Discrete | MultiDiscrete, width: int) -> None:
+        super().__init__()
+        self.shape = space.shape
+        self.sizes = (space.n,) if isinstance(space, Discrete) else space.nvec
+        self.start = space.start if isinstance(space, Discrete) else 0
+        offsets = np.cumsum([0, *self.sizes[:-1]])
+        self.register_buffer("offsets", torch.from_numpy(offsets), persistent=False)
+        self.table = nn.Embedding(sum(self.sizes), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, ...) integers -> (B, T, D)."""
+        entries = choices(x, start=self.start, sizes=self.sizes, shape=self.shape)
+        encoded: Tensor = self.table(entries + self.offsets).sum(-2)
+        return encoded
+
+
+class ContinuousActionEncoder(nn.Module):
+    """Bounded actions in [-1, 1], others as they are, through a linear map."""
+
+    def __init__(self, space: Box, width: int) -> None:
+        super().__init__()
+        self.scale = ActionScale(space)
+        self.linear = nn.Linear(space.size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, ...) in the environment's units -> (B, T, D)."""
+        encoded: Tensor = self.linear(self.scale.to_unit(x.flatten(2)))
+        return encoded
+
+
 class DictEncoder(nn.Module):
     """The sum of the encodings of a Dict space's leaves: one linear map of all of them."""
 
@@ -40,16 +76,19 @@ class DictEncoder(nn.Module):
         self, space: DictSpace, width: int, *, name: str, fitted: Mapping[str, np.ndarray]
     ) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict(
-            {
-                leaf: encoder(subspace, width, name=f"{name}/{leaf}", fitted=fitted)
-                for leaf, subspace in space.subspaces.items()
-            }
+        # A list: a leaf may have a name that a module has already, such as `keys`.
+        self.names = tuple(space.subspaces)
+        self.parts = nn.ModuleList(
+            [
+                encoder(leaf, width, name=f"{name}/{key}", fitted=fitted)
+                for key, leaf in space.subspaces.items()
+            ]
         )
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
         """{leaf: (B, T, ...)} -> (B, T, D)."""
-        return torch.stack([part(x[leaf]) for leaf, part in self.parts.items()]).sum(0)
+        named = zip(self.names, self.parts, strict=True)
+        return torch.stack([part(x[name]) for name, part in named]).sum(0)
 
 
 def encoder(space: Space, width: int, *, name: str, fitted: Mapping[str, np.ndarray]) -> nn.Module:
@@ -63,5 +102,16 @@ def encoder(space: Space, width: int, *, name: str, fitted: Mapping[str, np.ndar
         return DictEncoder(space, width, name=name, fitted=fitted)
     if isinstance(space, Box) and math.prod(space.shape) <= 4096:
         return VectorEncoder(space, width, name=name, fitted=fitted)
-    kind = "an image" if isinstance(space, Box) else type(space).__name__
-    raise UsageError(f"{name}: {kind} has no encoder in this version; Box vectors have")
+    if isinstance(space, Discrete | MultiDiscrete):
+        return IntegerEncoder(space, width)
+    raise UsageError(
+        f"{name}: an image of {space.shape} has no encoder in this version; "
+        "vectors and integers have"
+    )
+
+
+def action_encoder(space: Space, width: int) -> nn.Module:
+    """The encoder of past actions, raw (B, T, ...) -> (B, T, D). Raises `UsageError`."""
+    if isinstance(space, Box):
+        return ContinuousActionEncoder(space, width)
+    return encoder(space, width, name="actions", fitted={})

@@ -53,15 +53,19 @@ class PolicyConfig:
     `target_return`: what is asked for, in the environment's reward units; several are evaluated
     side by side. `max` (also None) is the best return in the data, `q95` their 95% quantile,
     `expert` the expert behaviour's mean return. `context_length`: steps of history
-    used, at most the model's; None uses all. `precision`: of the forward pass.
+    used, at most the model's; None uses all. `temperature`: 0 takes the likeliest of discrete
+    actions, above it they are drawn (1: as the model believes). `precision`: of the forward pass.
     """
 
     target_return: tuple[float | str, ...] | None = None
     context_length: int | None = None
+    temperature: float = 0.0
     precision: Literal["float32", "bf16"] = "float32"
 
     def __post_init__(self) -> None:
         for target in self.target_return or ():
             check_target(target)
+        if not 0.0 <= self.temperature < float("inf"):
+            raise UsageError(f"temperature: {self.temperature} is negative or not finite")
         if self.context_length is not None and self.context_length < 1:
             raise UsageError(f"context_length: {self.context_length} is less than 1")

@@ -11,7 +11,7 @@ Deliberate differences from the published code, none of which changes the maths 
 - states are normalised first and padded after, in training and acting alike (the published code
   pads first in training: known for its mismatch with evaluation).
 
-Legend: B batch, T = K steps, D width, A action entries.
+Legend: B batch, T = K steps, D width.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trajlm.algorithms.base import Algorithm, Loss, Prepared
 from trajlm.algorithms.decision_transformer.config import Config, PolicyConfig
 from trajlm.algorithms.decision_transformer.policy import DecisionTransformerPolicy
 from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Critic
-from trajlm.core.spec import Box, DataSpec, leaves
+from trajlm.core.spec import DataSpec, leaves
 from trajlm.data.columns import discounted_sum_to_go
-from trajlm.data.statistics import column_statistics
+from trajlm.data.statistics import fitted_statistics
 from trajlm.data.store import TrajectoryStore
-from trajlm.nn.encoders import encoder
-from trajlm.nn.heads import ActionScale, ContinuousHead, action_box
+from trajlm.nn.encoders import action_encoder, encoder
+from trajlm.nn.heads import action_head
 from trajlm.nn.interleave import interleave
 from trajlm.nn.losses import masked_mean
 from trajlm.nn.transformer import AttentionMask, Transformer, TransformerConfig, initialize
@@ -50,18 +49,16 @@ class Model(Algorithm):
 
     def __init__(self, config: Config, spec: DataSpec, fitted: Mapping[str, np.ndarray]) -> None:
         super().__init__(config, spec)
-        action = action_box(spec.action)
         width = config.width
         self.register_buffer("return_scale", torch.tensor(float(fitted.get("return_scale", 1.0))))
-        self.action_scale = ActionScale(action)
         self.embed_return = nn.Linear(1, width)
         self.embed_observation = encoder(
             spec.observation, width, name="observations", fitted=fitted
         )
-        self.embed_action = nn.Linear(action.size, width)
+        self.embed_action = action_encoder(spec.action, width)
         self.embed_timestep = nn.Embedding(timestep_rows(config, spec), width)
         self.embed_norm = nn.LayerNorm(width)
-        self.head = ContinuousHead(action, width)
+        self.head = action_head(spec.action, width)
         self.apply(initialize)
         self.transformer = Transformer(
             TransformerConfig(
@@ -83,11 +80,7 @@ class Model(Algorithm):
             discounted_sum_to_go(segment.columns["rewards"], segment.offsets).astype(np.float32)
             for segment in store.segments
         ]
-        fitted: dict[str, np.ndarray] = {}
-        for name, space in leaves(store.observation_space, "observations").items():
-            if isinstance(space, Box):
-                statistics = column_statistics(store, name)
-                fitted |= {f"{name}/mean": statistics.mean, f"{name}/std": statistics.std}
+        fitted = fitted_statistics(store)
         largest = float(np.abs(store.returns).max(initial=0.0))
         scale = config.return_scale or (largest / 5.0 if largest > 0 else 1.0)
         fitted["return_scale"] = np.array(scale)
@@ -105,19 +98,20 @@ class Model(Algorithm):
         )
 
     def forward(self, batch: SequenceBatch) -> Loss:
-        """Squared error of the predicted actions, mean over real steps and action entries."""
-        actions = self.action_scale.to_unit(batch.actions.flatten(2))
-        predicted = self.predict(
+        """The head's error of the recorded actions, mean over real steps.
+
+        Squared error of continuous actions, as published; cross-entropy of discrete ones.
+        """
+        hidden = self.hidden(
             returns_to_go=batch.columns["returns_to_go"],
             observations=batch.observations,
-            actions=actions,
+            actions=batch.actions,
             timesteps=batch.timesteps,
         )
-        error = functional.mse_loss(predicted.float(), actions, reduction="none").mean(-1)
-        loss = masked_mean(error, batch.mask)
+        loss = masked_mean(self.head.loss(hidden, batch.actions), batch.mask)
         return Loss(loss, {"loss": loss.detach()})
 
-    def predict(
+    def hidden(
         self,
         *,
         returns_to_go: Tensor,
@@ -128,11 +122,11 @@ class Model(Algorithm):
         last_only: bool = False,
         attention: list[Tensor] | None = None,
     ) -> Tensor:
-        """Actions in [-1, 1] for each step: (B, T, A), or (B, 1, A) for the last step alone.
+        """What the head reads at each step: (B, T, D), or (B, 1, D) for the last step alone.
 
-        `returns_to_go` (B, T) and `observations` (B, T, ...) raw, `actions` (B, T, A) in [-1, 1]
-        (the last one is not looked at), `timesteps` (B, T); `visible` (B, T) bool where some
-        steps are padding on the left.
+        `returns_to_go` (B, T), `observations` (B, T, ...) and `actions` (B, T, ...) raw (the last
+        action is not looked at), `timesteps` (B, T); `visible` (B, T) bool where some steps are
+        padding on the left.
         """
         time = self.embed_timestep(timesteps)
         tokens = interleave(
@@ -150,9 +144,8 @@ class Model(Algorithm):
             tokens, outputs = tokens[:, :-1], slice(tokens.shape[1] - 2, None)
             if mask.visible_keys is not None:
                 mask = AttentionMask(visible_keys=mask.visible_keys[:, :-1])
-        hidden = self.transformer(tokens, mask=mask, outputs=outputs, attention=attention)
-        action: Tensor = self.head(hidden)
-        return action
+        hidden: Tensor = self.transformer(tokens, mask=mask, outputs=outputs, attention=attention)
+        return hidden
 
     def policy(
         self, config: PolicyConfig | None = None, *, guide: Critic | None = None, **overrides: Any

@@ -4,7 +4,7 @@ The carry holds the last K steps of each slot; every step recomputes the window,
 published model's deeper layers see evicted steps through any cache (keys and values of layer two
 and up depend on the whole window). The target falls by each reward received.
 
-Legend: N slots, K context, L steps in use, A action entries.
+Legend: N slots, K context, L steps in use, D width.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ import torch
 from torch import Tensor
 
 from trajlm.algorithms.decision_transformer.config import PolicyConfig
+from trajlm.core.config import overridden
 from trajlm.core.errors import UsageError
-from trajlm.core.protocols import Condition, Observation, Step
-from trajlm.core.spec import Box, leaves
-from trajlm.nn.heads import action_box
+from trajlm.core.protocols import Condition, Step
+from trajlm.nn.history import (
+    action_dtype,
+    append,
+    append_observation,
+    empty_window,
+    empty_windows,
+    newest,
+    put_last,
+)
 
 if TYPE_CHECKING:
     from trajlm.algorithms.decision_transformer.model import Model
@@ -32,7 +40,7 @@ class Carry:
     """The last K steps of N slots, newest last; nothing before `steps` of them is real.
 
     `target` (N,): the return a fresh episode asks for. `remaining` (N, K): returns-to-go.
-    `actions` (N, K, A) in [-1, 1]. `steps` (N,) int64: steps seen in this episode.
+    `actions` (N, K, ...) as executed. `steps` (N,) int64: steps seen in this episode.
     """
 
     target: Tensor
@@ -65,14 +73,7 @@ class DecisionTransformerPolicy:
         target = overrides.get("target_return")
         if isinstance(target, int | float | str):
             overrides["target_return"] = (target,)
-        try:
-            config = replace(config, **overrides)
-        except TypeError:
-            known = [field.name for field in fields(PolicyConfig)]
-            raise UsageError(
-                f"policy: unknown option in {sorted(overrides)}; known: {known}"
-            ) from None
-        return cls(model.eval(), config)
+        return cls(model.eval(), overridden(config, overrides, name="policy"))
 
     @property
     def context_length(self) -> int:
@@ -84,19 +85,12 @@ class DecisionTransformerPolicy:
         else the best return of the data."""
         device, length = self.model.return_scale.device, self.context_length
         spec = self.model.spec
-        observations = {
-            name: torch.zeros(
-                (num_envs, length, *space.shape),
-                device=device,
-                dtype=torch.float32 if isinstance(space, Box) else torch.int64,
-            )
-            for name, space in leaves(spec.observation, "observations").items()
-        }
+        observations = empty_windows(spec.observation, num_envs, length=length, device=device)
         return Carry(
             target=self._targets(num_envs, condition).to(device),
             remaining=torch.zeros(num_envs, length, device=device),
             observations=observations,
-            actions=torch.zeros(num_envs, length, action_box(spec.action).size, device=device),
+            actions=empty_window(spec.action, num_envs, length=length, device=device),
             steps=torch.zeros(num_envs, dtype=torch.int64, device=device),
         )
 
@@ -118,11 +112,14 @@ class DecisionTransformerPolicy:
     def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
         """The carry with this step in it, and the actions (N, ...) within the bounds."""
         carry = self._observe(carry, step)
-        unit = self._predict(carry)
-        carry = replace(carry, actions=_put_last(carry.actions, unit))
-        space = action_box(self.model.spec.action)
-        action = self.model.action_scale.to_bounds(unit).float().cpu().numpy()
-        return carry, action.reshape(-1, *space.shape).astype(space.dtype)
+        action = self.model.head.choose(
+            self._hidden(carry),
+            temperature=self.config.temperature,
+            seed=step.seed,
+            step=carry.steps.cpu().numpy(),
+        )
+        carry = replace(carry, actions=put_last(carry.actions, action))
+        return carry, action.cpu().numpy().astype(action_dtype(self.model.spec.action))
 
     def _observe(self, carry: Carry, step: Step) -> Carry:
         """Moves each slot's window on by the new observation and the return still asked for."""
@@ -132,54 +129,30 @@ class DecisionTransformerPolicy:
         if self.model.spec.delayed_reward:  # all of it comes at the end: the return asked for stays
             reward = torch.zeros_like(reward)
         remaining = torch.where(first, carry.target, carry.remaining[:, -1] - reward)
-        observations = {
-            name: _append(carry.observations[name], torch.as_tensor(new, device=device))
-            for name, new in _by_name(step.observation).items()
-        }
         return replace(
             carry,
-            remaining=_append(carry.remaining, remaining),
-            observations=observations,
-            actions=_append(carry.actions, torch.zeros_like(carry.actions[:, 0])),
+            remaining=append(carry.remaining, remaining),
+            observations=append_observation(carry.observations, step.observation),
+            actions=append(carry.actions, torch.zeros_like(carry.actions[:, 0])),
             steps=torch.where(first, 0, carry.steps) + 1,
         )
 
-    def _predict(self, carry: Carry) -> Tensor:
-        """The newest step's action in [-1, 1], from as many steps as any slot has: (N, A)."""
+    def _hidden(self, carry: Carry) -> Tensor:
+        """What the head reads for the newest step, from as many steps as any slot has: (N, D)."""
         length = min(int(carry.steps.max()), self.context_length)
         ages = torch.arange(length - 1, -1, -1, device=carry.steps.device)
         visible = ages < carry.steps[:, None]  # (N, L)
         rows = self.model.embed_timestep.num_embeddings
         timesteps = (carry.steps[:, None] - 1 - ages).clamp(0, rows - 1)
-        observations = {
-            name.partition("/")[2]: window[:, -length:]
-            for name, window in carry.observations.items()
-        }
         with torch.autocast(
             carry.steps.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
         ):
-            unit: Tensor = self.model.predict(
+            hidden: Tensor = self.model.hidden(
                 returns_to_go=carry.remaining[:, -length:],
-                observations=observations.get("", observations),
+                observations=newest(carry.observations, length),
                 actions=carry.actions[:, -length:],
                 timesteps=timesteps,
                 visible=None if bool(visible.all()) else visible,
                 last_only=True,
             )
-        return unit[:, 0].float()
-
-
-def _append(window: Tensor, newest: Tensor) -> Tensor:
-    """(N, K, ...) without its oldest entry and with the newest (N, ...)."""
-    return torch.cat([window[:, 1:], newest[:, None].to(window.dtype)], dim=1)
-
-
-def _put_last(window: Tensor, newest: Tensor) -> Tensor:
-    """(N, K, ...) with its last entry replaced by (N, ...)."""
-    return torch.cat([window[:, :-1], newest[:, None]], dim=1)
-
-
-def _by_name(observation: Observation) -> dict[str, np.ndarray]:
-    if isinstance(observation, Mapping):
-        return {f"observations/{name}": np.asarray(value) for name, value in observation.items()}
-    return {"observations": np.asarray(observation)}
+        return hidden[:, 0].float()

@@ -1,0 +1,102 @@
+"""What every algorithm found must do: each kind of data builds, learns and acts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trajlm.core.config import from_mapping
+from trajlm.core.discovery import algorithms, find_recipe
+from trajlm.core.protocols import Condition, Step
+from trajlm.core.spec import Box, leaves
+from trajlm.data.sources.synthetic import synthetic
+from trajlm.data.store import TrajectoryStore
+from trajlm.sequence.loader import Loader
+
+NAMES = list(algorithms())
+KINDS = ["box", "bounds", "discrete", "multidiscrete", "dict", "short"]
+
+
+def build(name: str, store: TrajectoryStore):
+    entry, mapping = find_recipe(f"{name}/debug")
+    config = from_mapping(entry.config_module.Config, mapping["model"])
+    algorithm = entry.algorithm_class
+    prepared = algorithm.prepare(config, store)
+    torch.manual_seed(0)
+    model = algorithm.build(config, store.spec, prepared.fitted)
+    request = algorithm.windows(config, store.spec)
+    return model, Loader(prepared.store, request, batch_size=32, seed=0)
+
+
+def first_step(store: TrajectoryStore, count: int) -> Step:
+    """The first observations of `count` episodes as the environments would show them."""
+    named = {
+        name.partition("/")[2]: np.stack([store.rows(name, e)[0] for e in range(count)])
+        for name in leaves(store.observation_space, "observations")
+    }
+    return Step(
+        observation=named.get("", named),
+        reward=np.zeros(count),
+        terminated=np.zeros(count, bool),
+        truncated=np.zeros(count, bool),
+        is_first=np.ones(count, bool),
+        seed=np.arange(count),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_and_acts_on_every_kind_of_data(name: str, kind: str) -> None:
+    store = synthetic(kind, episodes=12, seed=0)
+    model, loader = build(name, store)
+    batch = loader.batch(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    before = model.eval()(batch).value.item()
+    model.train()
+    for _ in range(25):
+        optimizer.zero_grad()
+        model(batch).value.backward()
+        optimizer.step()
+    assert model.eval()(batch).value.item() < before
+    step, space = first_step(store, 3), store.action_space
+    policy = model.policy()
+    carry = policy.initial(3, Condition(target_return=np.full(3, store.spec.return_max)))
+    for _ in range(2):
+        carry, actions = policy.act(carry, step)
+    assert actions.shape == (3, *space.shape)
+    assert actions.dtype == np.dtype(space.dtype)
+    if isinstance(space, Box):
+        assert (actions >= -3).all() and (actions <= 3).all()
+    else:
+        sizes = np.array(getattr(space, "nvec", getattr(space, "n", None)))
+        assert (actions >= 0).all() and (actions < sizes).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawn_actions_are_the_same_batched_and_alone(name: str) -> None:
+    store = synthetic("discrete", episodes=12, seed=0)
+    model, _ = build(name, store)
+    policy = model.policy(temperature=1.0)
+    asked = Condition(target_return=np.zeros(6))
+    together = policy.initial(6, asked)
+    alone = policy.initial(1, asked.select(np.array([4])))
+    everyone, one = first_step(store, 6), first_step(store, 6)
+    one = Step(**{f: getattr(one, f)[4:5] for f in Step.__dataclass_fields__})
+    drawn = []
+    for number in range(5):
+        later = number > 0
+        together, actions = policy.act(together, _at(everyone, first=not later))
+        alone, single = policy.act(alone, _at(one, first=not later))
+        assert single[0] == actions[4]
+        drawn.append(actions.tolist())
+    assert len({tuple(row) for row in drawn}) > 1  # a draw changes with the step
+
+
+def _at(step: Step, *, first: bool) -> Step:
+    return Step(
+        **{
+            name: np.full_like(step.is_first, first) if name == "is_first" else getattr(step, name)
+            for name in Step.__dataclass_fields__
+        }
+    )
