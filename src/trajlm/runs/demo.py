@@ -61,7 +61,7 @@ SCALES: Mapping[str, Scale] = {
     "full": Scale(
         recipe="decision_transformer/halfcheetah",
         steps=200_000,
-        updates=4_000,
+        updates=6_000,
         episodes=10,
         video_steps=400,
     ),
