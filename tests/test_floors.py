@@ -36,7 +36,7 @@ FLOORS: dict[str, set[str]] = {
     "training": {"core", "data", "envs", "sequence", "nn", "planning", "algorithms.base"},
     "evaluation": {"core", "data", "envs", "sequence", "nn", "planning", "algorithms.base"},
     "collect": {"core", "data", "envs"},
-    "report": {"core"},
+    "report": {"core", "evaluation.scores", "evaluation.protocol"},
 }
 FLOORS["runs"] = set(FLOORS) - {"report"}
 FLOORS["bench"] = set(FLOORS) - {"report"}

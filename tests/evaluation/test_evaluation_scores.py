@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trajlm.core.errors import DataError, UsageError
+from trajlm.evaluation import scores as statistics
 from trajlm.evaluation.group import group_rows
 from trajlm.evaluation.scores import (
     D4RL_REFERENCES,
@@ -81,7 +87,8 @@ def test_intervals_cover_at_about_their_level():
 def result(mean: float | None, *, target: float = 100.0) -> dict:
     row = {"target_return": target, "episodes": 5, "failed": 0 if mean is not None else 5}
     row |= {"return_mean": mean, "d4rl_score": mean, "dataset_score": None, "length_mean": 7.0}
-    return {"protocol": {}, "rows": [row | {"env_id": "Hopper-v5", "mujoco": "4.0.0"}]}
+    protocol = {"env_id": "Hopper-v5", "mujoco": "4.0.0", "targets": [target], "episodes": 5}
+    return {"protocol": protocol, "rows": [row | {"env_id": "Hopper-v5", "mujoco": "4.0.0"}]}
 
 
 def test_a_group_is_scored_over_its_seeds():
@@ -100,6 +107,92 @@ def test_a_run_without_a_sound_episode_does_not_vanish_from_a_group():
     assert (row["failed"], row["return_mean"], row["return_interval"]) == (5, 10.0, None)
 
 
-def test_runs_at_different_targets_are_not_grouped():
-    with pytest.raises(DataError, match="scored at"):
-        group_rows([result(1.0), result(1.0, target=5.0)])
+@pytest.mark.parametrize(
+    ("key", "value", "label"),
+    [
+        ("targets", [5.0], "targets"),
+        ("episodes", 6, "episodes"),
+        ("evaluation_seed", 2000, "evaluation seed"),
+        ("checkpoint", "best", "checkpoint"),
+        ("env_id", "Hopper-v4", "environment"),
+        ("mujoco", "3.3.0", "MuJoCo"),
+        ("data_hash", "ab", "dataset version"),
+    ],
+)
+def test_runs_that_were_measured_differently_have_no_average(key, value, label):
+    other = result(1.0)
+    other["protocol"][key] = value
+    with pytest.raises(DataError, match=f"seed-0 and seed-1 .*: {label} "):
+        group_rows([result(1.0), other], names=["seed-0", "seed-1"])
+
+
+# ---- over seeds and tasks, beside rliable ----------------------------------------------------------
+
+RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "rliable.json").read_text())
+CASES = pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["name"])
+STATISTICS = {
+    "mean": statistics.mean,
+    "median": statistics.median,
+    "iqm": statistics.interquartile_mean,
+    "optimality_gap": lambda scores: statistics.optimality_gap(scores, optimum=1.0),
+}
+
+
+@CASES
+def test_point_estimates_are_those_of_rliable(case):
+    first, second = np.array(case["first"]), np.array(case["second"])
+    for name, statistic in STATISTICS.items():
+        assert statistic(first) == pytest.approx(case["points"][name], abs=1e-12), name
+    better = statistics.probability_of_improvement(first, second)
+    assert better == pytest.approx(case["probability_of_improvement"], abs=1e-12)
+
+
+@CASES
+def test_profiles_are_those_of_rliable(case):
+    found = statistics.performance_profile(np.array(case["first"]), np.array(case["thresholds"]))
+    np.testing.assert_allclose(found, case["profile"], atol=1e-12)
+
+
+@CASES
+def test_intervals_are_those_of_rliable_to_three_digits(case):
+    """Both are random: 20,000 resamples leave the ends of an interval a few thousandths of its width."""
+    for name, statistic in STATISTICS.items():
+        low, high = case["intervals"][name]
+        found = statistics.stratified_bootstrap(
+            statistic, np.array(case["first"]), seed=3, resamples=20_000
+        )
+        assert found == pytest.approx((low, high), abs=max(5e-4, 0.02 * (high - low))), name
+
+
+@CASES
+def test_intervals_of_improvement_are_those_of_rliable(case):
+    found = statistics.stratified_bootstrap(
+        statistics.probability_of_improvement,
+        *(np.array(case["first"]), np.array(case["second"])),
+        seed=3,
+    )
+    assert found == pytest.approx(case["probability_interval"], abs=0.05)
+
+
+MATRICES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 10_000)).map(
+    lambda drawn: np.random.default_rng(drawn[2]).integers(0, 9, drawn[:2]).astype(float)
+)
+
+
+@given(MATRICES, st.floats(0.1, 10), st.floats(-100, 100))
+def test_means_follow_a_change_of_scale_and_the_rank_statistics_do_not(scores, factor, shift):
+    changed = factor * scores + shift
+    for statistic in (statistics.mean, statistics.median, statistics.interquartile_mean):
+        assert statistic(changed) == pytest.approx(factor * statistic(scores) + shift, abs=1e-6)
+    forth = statistics.probability_of_improvement(scores, scores[::-1] + 1)
+    back = statistics.probability_of_improvement(scores[::-1] + 1, scores)
+    assert forth + back == pytest.approx(1.0)
+    assert statistics.probability_of_improvement(scores, scores) == pytest.approx(0.5)
+
+
+def test_one_seed_has_no_interval_and_no_scores_are_an_error():
+    assert statistics.stratified_bootstrap(statistics.mean, np.ones((1, 4))) is None
+    with pytest.raises(UsageError, match="seeds x tasks"):
+        statistics.mean(np.ones(3))
+    with pytest.raises(UsageError, match="2 tasks are compared with 3"):
+        statistics.probability_of_improvement(np.ones((1, 2)), np.ones((1, 3)))

@@ -34,6 +34,7 @@ class RunWriter:
         self.updates = options.pop("updates", 5000)
         self.planned = options.pop("planned", 5000)
         self.data = options.pop("data", "trajlm/halfcheetah/medium-expert-v0")
+        self.algorithm = options.pop("algorithm", "decision_transformer")
         assert not options, options
         self.draw = np.random.default_rng(seed)
 
@@ -51,7 +52,7 @@ class RunWriter:
     def settings(self) -> None:
         config = {
             "recipe": self.recipe,
-            "algorithm": "decision_transformer",
+            "algorithm": self.algorithm,
             "model": {"context_length": 20, "width": 128, "num_layers": 3, "dropout": 0.1},
             "policy": {"target_return": list(self.targets)},
             "training": {"steps": self.planned, "batch_size": 64, "learning_rate": 1e-4},
@@ -65,7 +66,7 @@ class RunWriter:
         line = f"trajlm train {self.recipe} --data minari:{self.data} --seed {self.seed}"
         meta = {
             "format": "trajlm.run/1",
-            "algorithm": "decision_transformer",
+            "algorithm": self.algorithm,
             "recipe": self.recipe,
             "seed": self.seed,
             "parameters": 726_662,
@@ -186,7 +187,7 @@ class RunWriter:
             "checkpoint_step": step,
             "dataset": self.data,
             "data_hash": "9f2c" * 16,
-            "algorithm": "decision_transformer",
+            "algorithm": self.algorithm,
             "recipe": self.recipe,
             "training_seed": self.seed,
             "updates": step,
@@ -255,6 +256,7 @@ def write_group(folder: Path, *, seeds: int = 3, **options: Any) -> Path:
                 "return_mean": float(np.mean(means)),
                 "return_interval": [min(means), max(means)],
                 "d4rl_score": (float(np.mean(means)) + 280.2) / 124.15,
+                "dataset_score": (float(np.mean(means)) + 283.0) / 56.8,
             }
         )
     group = {
@@ -348,12 +350,21 @@ def write_examples(folder: Path) -> dict[str, list[Path]]:
     empty = runs / "<b>empty & odd"
     empty.mkdir()
     (empty / "meta.json").write_text("{")
+    methods = [
+        write_group(
+            runs / f"{algorithm}-{body}", skill=skill, algorithm=algorithm, env_id=env_id,
+            data=f"trajlm/{body}/replay-v0", recipe=f"{algorithm}/{body}",
+        )
+        for algorithm, skill in (("decision_transformer", 1.0), ("behavior_cloning", 0.8))
+        for body, env_id in (("halfcheetah", "HalfCheetah-v5"), ("hopper", "Hopper-v5"))
+    ]  # fmt: skip
     names = ("demo", "small", "rough", "hopper", "crashed", "three-seeds")
     return {
         "single": [runs / "demo"],
         "group": [group],
         "mixed": [runs / name for name in names],
         "same": [runs / "demo", runs / "small", group],
+        "methods": methods,
         "gaps": [runs / "crashed"],
         "bare": [empty],
     }

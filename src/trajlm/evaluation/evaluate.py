@@ -23,6 +23,7 @@ import numpy as np
 import trajlm
 from trajlm.core.errors import EnvironmentFault, UsageError
 from trajlm.core.files import json_bytes, replace_file
+from trajlm.core.formats import RESULTS_FORMAT
 from trajlm.core.protocols import Condition, Policy
 from trajlm.core.spec import DataSpec
 from trajlm.envs.make import check_spaces, make_vector
@@ -39,7 +40,6 @@ from trajlm.evaluation.scores import (
 
 logger = logging.getLogger(__name__)
 
-RESULTS_FORMAT = "trajlm.results/1"
 EPISODE_COLUMNS = (
     *("target_return", "episode", "seed", "return", "length"),
     *("terminated", "truncated", "failed"),

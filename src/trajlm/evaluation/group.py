@@ -10,26 +10,28 @@ import numpy as np
 
 from trajlm.core.errors import DataError
 from trajlm.core.files import json_bytes, replace_file
+from trajlm.core.formats import GROUP_FORMAT
+from trajlm.evaluation.protocol import refuse_mixed
 from trajlm.evaluation.scores import bootstrap_interval
 
-GROUP_FORMAT = "trajlm.group/1"
 
-
-def group_rows(results: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[dict[str, Any]]:
-    """A row for each target from the `results.json` mappings of several runs.
+def group_rows(
+    results: Sequence[Mapping[str, Any]],
+    *,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """A row for each target from the `results.json` mappings of several runs, called `names`.
 
     Means are over the runs' means, intervals a bootstrap over runs; with three runs an interval
     says little more than their range, which `return_means` spells out. Raises `DataError` where
-    the runs were not scored at the same targets in the same environment.
+    the runs were not measured alike (`trajlm.evaluation.protocol`).
     """
     if not results:
         raise DataError("no runs to group")
-    tables = [
-        {(row["target_return"], row["env_id"]): row for row in result["rows"]} for result in results
-    ]
-    for table in tables:
-        if list(table) != list(tables[0]):
-            raise DataError(f"runs were scored at {list(table)} and at {list(tables[0])}")
+    names = names or [f"run {number}" for number in range(len(results))]
+    refuse_mixed([result["protocol"] for result in results], names=names)
+    tables = [{row["target_return"]: row for row in result["rows"]} for result in results]
     return [_grouped([table[key] for table in tables], seed=seed) for key in tables[0]]
 
 
@@ -40,7 +42,7 @@ def write_group(path: Path, *, runs: Sequence[str], results: Sequence[Mapping[st
         "format": GROUP_FORMAT,
         "runs": list(runs),
         "protocol": protocol,
-        "rows": group_rows(results),
+        "rows": group_rows(results, names=runs),
     }
     replace_file(path, json_bytes(table))
     return path

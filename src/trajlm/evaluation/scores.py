@@ -1,13 +1,17 @@
 """Scores of returns: the two normalised ones, robust means and bootstrap intervals.
 
-Written here and not taken from rliable, which no longer imports beside current pandas; the
-interquartile mean is `scipy.stats.trim_mean(x, 0.25)`, as rliable's is (Agarwal et al. 2021).
+Statistics of a method are those of Agarwal et al. 2021 ("Deep Reinforcement Learning at the Edge of
+the Statistical Precipice"), over a matrix of scores, a row for each training seed and a column for
+each task. Written here and not taken from rliable, which no longer imports beside current pandas;
+its outputs are recorded in the tests.
+
+Legend: R training seeds, T tasks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -49,11 +53,67 @@ def dataset_score(returns: np.ndarray, *, low: float, high: float) -> np.ndarray
     return np.asarray(100.0 * (np.asarray(returns, np.float64) - low) / (high - low))
 
 
+def mean(scores: np.ndarray) -> float:
+    """The mean over tasks of the means over seeds: (R, T) -> scalar."""
+    return float(_matrix(scores).mean(axis=0).mean())
+
+
+def median(scores: np.ndarray) -> float:
+    """The median over tasks of the means over seeds: (R, T) -> scalar."""
+    return float(np.median(_matrix(scores).mean(axis=0)))
+
+
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean of what is left after the lowest and the highest quarter: (n,) -> scalar."""
-    ordered = np.sort(np.asarray(values, np.float64))
+    """The mean of what is left after the lowest and the highest quarter: any shape -> scalar."""
+    ordered = np.sort(np.asarray(values, np.float64), axis=None)
     cut = int(0.25 * len(ordered))
     return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def optimality_gap(scores: np.ndarray, *, optimum: float = 100.0) -> float:
+    """How far scores stay below `optimum` on average; above it counts as at it. Lower is better."""
+    return float(optimum - np.minimum(_matrix(scores), optimum).mean())
+
+
+def probability_of_improvement(first: np.ndarray, second: np.ndarray) -> float:
+    """How probable it is that a run of `first` (R, T) beats one of `second` (R', T) on a task.
+
+    The mean over tasks of Mann and Whitney's U over its greatest value; a tie counts half.
+    """
+    one, other = _matrix(first), _matrix(second)
+    if one.shape[1] != other.shape[1]:
+        raise UsageError(f"{one.shape[1]} tasks are compared with {other.shape[1]}")
+    difference = one[:, None, :] - other[None, :, :]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The share of runs above each threshold, over all tasks: (R, T), (n,) -> (n,)."""
+    above = _matrix(scores)[None] > np.asarray(thresholds, np.float64)[:, None, None]
+    return np.asarray(above.mean(axis=(1, 2)))
+
+
+def stratified_bootstrap(
+    statistic: Callable[..., float],
+    *scores: np.ndarray,
+    seed: int = 0,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Interval | None:
+    """Percentile bootstrap interval of `statistic(*scores)`, each a matrix (R, T).
+
+    Seeds are drawn anew within every task, so that each task keeps its weight. None where a matrix
+    has fewer than two seeds: nothing could vary.
+    """
+    matrices = [_matrix(each) for each in scores]
+    if any(len(each) < 2 for each in matrices):
+        return None
+    generator = np.random.default_rng(seed)
+    drawn = [
+        statistic(*(_resampled(each, generator) for each in matrices)) for _ in range(resamples)
+    ]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def bootstrap_interval(
@@ -71,3 +131,14 @@ def bootstrap_interval(
     means = sample[generator.integers(0, len(sample), (resamples, len(sample)))].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _matrix(scores: np.ndarray) -> np.ndarray:
+    matrix = np.asarray(scores, np.float64)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise UsageError(f"scores of shape {matrix.shape}: seeds x tasks are needed, one at least")
+    return matrix
+
+
+def _resampled(scores: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return np.take_along_axis(scores, generator.integers(0, len(scores), scores.shape), axis=0)

@@ -20,6 +20,7 @@ from trajlm.report.facts import title as title_of
 from trajlm.report.formatting import plain
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.records import Entry, read_entries
+from trajlm.report.section_methods import methods
 from trajlm.report.section_scores import scores
 
 HERE = Path(__file__).parent
@@ -47,20 +48,22 @@ def page(entries: Sequence[Entry], *, title: str | None = None) -> str:
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+    compared = methods(entries)
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=join(title),
         policy=policy,
         style=style,
         header=top.headline(entries, title=title),
-        navigation=_navigation(entries),
-        main=_main(entries),
+        navigation=_navigation(entries, has_methods=compared is not None),
+        main=_main(entries, compared),
     )
 
 
-def _main(entries: Sequence[Entry]) -> Markup:
+def _main(entries: Sequence[Entry], compared: Markup | None) -> Markup:
     return join(
         scores(entries),
+        compared,
         charts.conditioning(entries),
         top.videos(entries),
         charts.episodes(entries),
@@ -72,9 +75,10 @@ def _main(entries: Sequence[Entry]) -> Markup:
     )
 
 
-def _navigation(entries: Sequence[Entry]) -> Markup:
+def _navigation(entries: Sequence[Entry], *, has_methods: bool) -> Markup:
     links = [
         ("scores", "Scores"),
+        ("methods", "Methods"),
         ("conditioning", "Asked and reached"),
         ("videos", "Videos"),
         ("episodes", "Episodes"),
@@ -83,7 +87,8 @@ def _navigation(entries: Sequence[Entry]) -> Markup:
         ("data", "Data"),
         ("protocol", "Protocol"),
     ]
-    shown = [(name, text) for name, text in links if name != "videos" or len(entries) > 1]
+    absent = ({"videos"} if len(entries) == 1 else set()) | (set() if has_methods else {"methods"})
+    shown = [(name, text) for name, text in links if name not in absent]
     return tag(
         "nav", tag("ul", (tag("li", tag("a", text, href=f"#{name}")) for name, text in shown)),
         aria_label="Sections",

@@ -6,20 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trajlm.evaluation.protocol import COMPARED
 from trajlm.report.formatting import amount, asked, count, finite, plain, plus_minus
 from trajlm.report.records import Entry, Row, Run
 from trajlm.report.tables import num_seeds, over_seeds
 
-# Rows that differ in one of these measure different things. Episode counts are shown beside every
-# row instead: they change an interval's width, not what a mean estimates.
-PROTOCOL = {
-    "env_id": "environment",
-    "mujoco": "MuJoCo",
-    "dataset": "dataset",
-    "data_hash": "dataset version",
-    "checkpoint": "checkpoint",
-    "precision": "precision",
-}
 FEW_SEEDS = 5
 
 
@@ -30,7 +21,7 @@ def protocol_of(
 
     A checkpoint named by the run's last update is the last one.
     """
-    values = {key: row.get(key, protocol.get(key)) for key in PROTOCOL}
+    values = {key: row.get(key, protocol.get(key)) for key in COMPARED}
     if last_step is not None and str(values["checkpoint"]) == str(last_step):
         values["checkpoint"] = "last"
     return tuple((key, plain(value)) for key, value in values.items())
@@ -40,7 +31,7 @@ def describe_protocol(pairs: Sequence[tuple[str, str]]) -> str:
     """'HalfCheetah-v5, MuJoCo 3.3.0, dataset ..., checkpoint last, precision float32'."""
     known = {key: value for key, value in pairs if key != "data_hash"}
     return ", ".join(
-        value if key == "env_id" else f"{PROTOCOL[key]} {value}" for key, value in known.items()
+        value if key == "env_id" else f"{COMPARED[key]} {value}" for key, value in known.items()
     )
 
 
@@ -77,7 +68,7 @@ def by_protocol(entries: Sequence[Entry]) -> list[ProtocolGroup]:
 
 def differences(first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]]) -> list[str]:
     """The names in which two protocols differ."""
-    return [PROTOCOL[key] for (key, a), (_, b) in zip(first, second, strict=True) if a != b]
+    return [COMPARED[key] for (key, a), (_, b) in zip(first, second, strict=True) if a != b]
 
 
 def sentence(row: Row, *, subject: str = "it") -> str:

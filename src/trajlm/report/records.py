@@ -16,12 +16,11 @@ from typing import Any
 
 from trajlm.core.config import read_yaml
 from trajlm.core.errors import DataError, UsageError
+from trajlm.core.formats import GROUP_FORMAT, RESULTS_FORMAT
 from trajlm.report.formatting import finite, plain
 
 MAX_FILE_BYTES = 100_000_000
 RUN_FILES = ("run.yaml", "meta.json", "metrics.jsonl", "eval")
-GROUP_FORMAT = "trajlm.group/1"
-RESULTS_FORMAT = "trajlm.results/1"
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 
 Row = Mapping[str, Any]

@@ -24,7 +24,6 @@ RUN_FILE = "run.yaml"
 META_FILE = "meta.json"
 DATASET_FILE = "dataset.json"
 RESULTS_FILE = "results.json"
-GROUP_FORMAT = "trajlm.group/1"
 MAX_JSON_BYTES = 50_000_000
 
 logger = logging.getLogger("trajlm.runs")

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from trajlm.core.errors import CheckpointError, Interrupted, TrajlmError
-from trajlm.evaluation.group import GROUP_FORMAT, write_group
+from trajlm.core.formats import GROUP_FORMAT
+from trajlm.evaluation.group import write_group
 from trajlm.runs.config import RunConfig
 from trajlm.runs.facts import available_cores
 from trajlm.runs.folder import (

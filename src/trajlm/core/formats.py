@@ -1,0 +1,4 @@
+"""The formats of the files that a run writes and a report reads, as their `format` says."""
+
+RESULTS_FORMAT = "trajlm.results/1"
+GROUP_FORMAT = "trajlm.group/1"
