@@ -76,6 +76,16 @@ class RunWriter:
             "machine": "AMD EPYC 9B14, 2 cores, Linux",
             "command": line.split(),
             "training": {"step": self.updates, "updates_per_s": 18.42, "seconds": 271.4},
+            "held_out": [
+                {
+                    "decile": n,
+                    "low": 1500.0 * n,
+                    "high": 1500.0 * (n + 1),
+                    "episodes": n,
+                    "loss": n / 100,
+                }
+                for n in (1, 3)
+            ],
             "precision": {"name": "bf16", "reason": "the processor multiplies bf16 natively"},
         }
         self.json("meta.json", meta)

@@ -78,6 +78,13 @@ def test_what_was_measured_differently_has_no_average(
     assert "No average" in page
 
 
+def test_the_held_out_loss_stands_in_every_report_by_return(examples: Callable) -> None:
+    page = examples("single").read_text()
+    assert "1,500 to 3,000 (1 episode)" in page
+    assert "4,500 to 6,000 (3 episodes)" in page
+    assert "no episode was held out" in examples("bare").read_text()
+
+
 def test_a_page_shows_methods_intervals_and_that_seeds_are_few(examples: Callable) -> None:
     page = examples("methods").read_text()
     for text in ("IQM", "Optimality gap", "fewer than 5", "Share of training runs", "100%"):

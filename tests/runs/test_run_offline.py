@@ -15,6 +15,7 @@ from trajlm.core.errors import DataError, StorageError, UsageError
 from trajlm.data.sources.arrays import from_arrays
 from trajlm.data.store import TrajectoryStore
 from trajlm.runs.config import resolve
+from trajlm.runs.folder import read_json
 from trajlm.runs.offline import Run, hold_out, resume
 
 RECIPE = "decision_transformer/debug"
@@ -191,3 +192,14 @@ def test_held_out_episodes_are_finished_and_the_same_for_every_seed() -> None:
     arrays["timeouts"][-1] = False  # the last episode is unfinished
     for fraction in (0.1, 0.5, 0.9):
         assert 39 not in hold_out(from_arrays(arrays), fraction=fraction)[1]
+
+
+def test_the_held_out_loss_is_known_by_the_return_of_the_episode(run: Run) -> None:
+    rows = read_json(run.folder / "meta.json")["held_out"]
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    last = [line["validation/loss"] for line in lines if "validation/loss" in line][-1]
+    assert rows, "the run holds episodes out"
+    assert all(row["low"] <= row["high"] for row in rows)
+    episodes = np.array([row["episodes"] for row in rows])
+    mean = float((np.array([row["loss"] for row in rows]) * episodes).sum() / episodes.sum())
+    assert mean == pytest.approx(last, rel=1e-4)  # the episodes are of equal length

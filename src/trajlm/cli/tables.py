@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from trajlm.evaluation.scores import FEW_SEEDS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -87,6 +89,11 @@ def print_results(results: Mapping[str, Any], *, caption: str = "") -> None:
     failed = sum(int(row.get("failed", 0)) for row in rows)
     if failed:
         print(f"{failed} episodes failed and are left out of the means")
+    fewest = min((len(row.get("return_means", [])) for row in rows), default=0)
+    if seeds and fewest < FEW_SEEDS:
+        print(f"{fewest} training seeds, fewer than {FEW_SEEDS}: the intervals are uncertain")
+    elif not seeds:
+        print("one training seed: intervals are over its episodes")
 
 
 def _result_line(row: Mapping[str, Any], *, seeds: bool) -> list[str]:

@@ -19,6 +19,9 @@ from trajlm.core.errors import UsageError
 
 Interval = tuple[float, float]
 
+FEW_SEEDS = 5
+"""Below this many training seeds an interval over them is itself uncertain."""
+
 D4RL_REFERENCES: dict[str, Interval] = {
     "halfcheetah": (-280.178953, 12135.0),
     "hopper": (-20.272305, 3234.3),

@@ -20,6 +20,7 @@ from trajlm.report.facts import title as title_of
 from trajlm.report.formatting import plain
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.records import Entry, read_entries
+from trajlm.report.section_held_out import held_out
 from trajlm.report.section_methods import methods
 from trajlm.report.section_scores import scores
 
@@ -68,6 +69,7 @@ def _main(entries: Sequence[Entry], compared: Markup | None) -> Markup:
         top.videos(entries),
         charts.episodes(entries),
         charts.training(entries),
+        held_out(entries),
         top.what_was_run(entries),
         background.dataset(entries),
         background.protocol(entries),
@@ -83,6 +85,7 @@ def _navigation(entries: Sequence[Entry], *, has_methods: bool) -> Markup:
         ("videos", "Videos"),
         ("episodes", "Episodes"),
         ("training", "Training"),
+        ("held-out", "Held-out loss"),
         ("run", "What was run"),
         ("data", "Data"),
         ("protocol", "Protocol"),

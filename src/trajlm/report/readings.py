@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trajlm.evaluation.protocol import COMPARED
+from trajlm.evaluation.scores import FEW_SEEDS
 from trajlm.report.formatting import amount, asked, count, finite, plain, plus_minus
 from trajlm.report.records import Entry, Row, Run
 from trajlm.report.tables import num_seeds, over_seeds
-
-FEW_SEEDS = 5
 
 
 def protocol_of(

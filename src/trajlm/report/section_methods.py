@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trajlm.core.errors import DataError
+from trajlm.evaluation.scores import FEW_SEEDS
 from trajlm.report.chart_profile import NAMES, profile
 from trajlm.report.comparison import Comparison, Estimate, Method, compare
 from trajlm.report.drawing import guarded, legend
 from trajlm.report.elements import gap, scroll, section
 from trajlm.report.formatting import amount, count, interval, score
 from trajlm.report.html import Markup, join, tag
-from trajlm.report.readings import FEW_SEEDS
 from trajlm.report.records import Entry
 
 TITLES = {"mean": "Mean", "median": "Median", "iqm": "IQM", "optimality gap": "Optimality gap"}

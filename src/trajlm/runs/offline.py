@@ -41,6 +41,7 @@ from trajlm.runs.folder import (
     refuse_existing,
     write_json,
 )
+from trajlm.runs.held_out import loss_by_return
 from trajlm.runs.scoring import (
     Progress,
     dataset_reference,
@@ -50,7 +51,7 @@ from trajlm.runs.scoring import (
     film,
     targets_of,
 )
-from trajlm.sequence.batch import SequenceBatch
+from trajlm.sequence.batch import SequenceBatch, WindowRequest
 from trajlm.sequence.loader import Loader, validation_batches
 from trajlm.training.lock import RunLock
 from trajlm.training.trainer import Trainer, TrainResult
@@ -79,11 +80,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """Everything the trainer is handed. `validation` is None where nothing is held out."""
+    """Everything the trainer is handed. `held_out` is None where nothing is held out."""
 
     model: Algorithm
     loader: Loader
-    validation: Callable[[], Iterable[SequenceBatch]] | None
+    request: WindowRequest
+    held_out: TrajectoryStore | None
+
+    def validation(self) -> Iterable[SequenceBatch]:
+        """The held-out windows, always the same ones."""
+        assert self.held_out is not None
+        return validation_batches(self.held_out, self.request, batch_size=self.loader.batch_size)
 
 
 def train(
@@ -156,6 +163,7 @@ def run(
         with RunLock(folder):
             _describe(folder, config, store, assembly.model)
         trained = _fit(config, folder, assembly, device=device, resuming=resuming)
+        _describe_held_out(config, folder, assembly, store)
         results = _final_evaluation(config, folder, assembly.model, trained.step, progress)
         write_json(folder / META_FILE, {**read_json(folder / META_FILE), "finished": True})
     return Run(
@@ -236,14 +244,12 @@ def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
         model = algorithm.build(config.model, spec, prepared.fitted)
     batch_size = config.training.batch_size
     loader = Loader(prepared.store, request, batch_size=batch_size, seed=config.seed)
-    if not len(held_out):
-        return Assembly(model=model, loader=loader, validation=None)
-    aside: Prepared = algorithm.prepare(config.model, store.select(held_out))
-
-    def validation() -> Iterable[SequenceBatch]:
-        return validation_batches(aside.store, request, batch_size=batch_size)
-
-    return Assembly(model=model, loader=loader, validation=validation)
+    aside: Prepared | None = None
+    if len(held_out):
+        aside = algorithm.prepare(config.model, store.select(held_out))
+    return Assembly(
+        model=model, loader=loader, request=request, held_out=None if aside is None else aside.store
+    )
 
 
 def known_spec(store: TrajectoryStore, config: RunConfig) -> DataSpec:
@@ -327,7 +333,7 @@ def _fit(
         assembly.model,
         config=config.training,
         loader=assembly.loader,
-        validation=assembly.validation,
+        validation=None if assembly.held_out is None else assembly.validation,
         folder=folder,
         seed=config.seed,
         device=device,
@@ -343,6 +349,23 @@ def _fit(
     training = {**meta.get("training", {}), **facts}
     write_json(folder / META_FILE, {**meta, "precision": precision, "training": training})
     return result
+
+
+def _describe_held_out(
+    config: RunConfig, folder: Path, assembly: Assembly, store: TrajectoryStore
+) -> None:
+    """The held-out loss by the return of the episode, in meta.json."""
+    if assembly.held_out is None:
+        return
+    table = loss_by_return(
+        assembly.model,
+        assembly.held_out,
+        assembly.request,
+        returns=store.finished.returns,
+        batch_size=assembly.loader.batch_size,
+        seed=config.seed,
+    )
+    write_json(folder / META_FILE, {**read_json(folder / META_FILE), "held_out": table})
 
 
 def _evaluation_hook(

@@ -27,6 +27,7 @@ from trajlm.training.archive import CheckpointArchive
 from trajlm.training.checkpoint import TRAINER, checkpoint_files, restore_checkpoint
 from trajlm.training.clocks import EverySteps
 from trajlm.training.config import TrainingConfig
+from trajlm.training.held_out import held_out_loss, seed_generators
 from trajlm.training.lock import RunLock
 from trajlm.training.metrics import Metrics
 from trajlm.training.optim import (
@@ -41,7 +42,6 @@ from trajlm.training.precision import choose_precision
 from trajlm.training.signals import StopSignals
 from trajlm.training.state import check_state, trainer_state
 
-VALIDATION_STREAM = -1
 logger = logging.getLogger(__name__)
 
 
@@ -183,24 +183,16 @@ class Trainer:
         if self.validation is None or self.signals.received:
             return
         with self._instead_of_updates("validation"):
-            loss = self._held_out_loss(self.validation())
+            loss = held_out_loss(
+                self.module,
+                self.validation(),
+                seed=self.seed,
+                device=self.device,
+                precision=self.precision,
+            )
         if loss is not None:
             self._write(done, {"validation/loss": loss})
             self._consider(done, "validation/loss", loss)
-
-    def _held_out_loss(self, batches: Iterable[SequenceBatch]) -> float | None:
-        losses, steps = [], []
-        with torch.no_grad():
-            for index, batch in enumerate(batches):
-                on_device = batch.to(self.device)
-                seed_generators(derive(self.seed, VALIDATION_STREAM, index), self.device)
-                with self.precision.autocast():
-                    losses.append(self.module(on_device).value.float())
-                steps.append(on_device.mask.sum())
-        if not losses:
-            return None
-        weights = torch.stack(steps).float()
-        return float((torch.stack(losses) * weights).sum() / weights.sum())
 
     def _evaluate(self, done: int) -> None:
         """What `on_evaluate` measures, once for each step. A signal cuts it short."""
@@ -343,11 +335,3 @@ class Trainer:
             best_step=best["step"] if best else None,
             metrics=dict(self.latest),
         )
-
-
-def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators an update draws from: `torch.manual_seed` without its 0.2 ms of looking
-    for devices."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
