@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trajlm.collect.collector import collect as collect_dataset
+    from trajlm.convert.huggingface import load
     from trajlm.core.protocols import Condition, Step
     from trajlm.data.load import load_dataset
     from trajlm.runs.offline import evaluate, train
-    from trajlm.training.checkpoint import load_artefact as load
     from trajlm.training.checkpoint import save_artefact as save
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _DOOR = {
     "Step": ("trajlm.core.protocols", "Step"),
     "collect_dataset": ("trajlm.collect.collector", "collect"),
     "evaluate": ("trajlm.runs.offline", "evaluate"),
-    "load": ("trajlm.training.checkpoint", "load_artefact"),
+    "load": ("trajlm.convert.huggingface", "load"),
     "load_dataset": ("trajlm.data.load", "load_dataset"),
     "save": ("trajlm.training.checkpoint", "save_artefact"),
     "train": ("trajlm.runs.offline", "train"),

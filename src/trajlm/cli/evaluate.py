@@ -14,7 +14,7 @@ from trajlm.core.discovery import algorithm, algorithms
 from trajlm.core.errors import UsageError
 from trajlm.evaluation.config import EvaluationConfig
 from trajlm.runs.config import RunConfig, resolve
-from trajlm.runs.folder import read_run
+from trajlm.runs.folder import RUN_FILE, read_json, read_run
 
 ALIASES = {
     "--episodes": "--evaluation.episodes",
@@ -46,8 +46,9 @@ def main(argv: Sequence[str]) -> int:
         prog="trajlm evaluate",
         description=(
             "trajlm evaluate RUN --policy.target-return 2000 4000 --episodes 50. RUN: the folder "
-            "of a run or of a group of seeds. Scores go to RUN/eval/step-STEP, in place of older "
-            "ones, or to --output. --seed is that of the first episode."
+            "of a run, of a group of seeds or of a model (ours or of transformers). Scores go to "
+            "RUN/eval/step-STEP, in place of older ones, beside a model to MODEL-eval, or to "
+            "--output. --seed is that of the first episode."
         ),
         default=_defaults(base),
         aliases=ALIASES,
@@ -85,11 +86,28 @@ def evaluate_flags(algorithm_name: str) -> type[Any]:
 
 def _base(folder: Path | None, *, helping: bool) -> RunConfig:
     if folder is not None:
-        return read_run(folder)
+        name = _algorithm_of_artefact(folder)
+        return read_run(folder) if name is None else _defaults_of(name)
     if helping:
-        name, entry = next(iter(algorithms().items()))
-        return resolve(f"{name}/{entry.recipes[0]}")
+        return _defaults_of(next(iter(algorithms())))
     raise UsageError("no run; write trajlm evaluate runs/NAME")
+
+
+def _defaults_of(name: str) -> RunConfig:
+    """A configuration of the algorithm that asks for nothing in particular."""
+    entry = algorithm(name)
+    config = resolve(f"{name}/{entry.recipes[0]}")
+    policy = entry.config_module.PolicyConfig()
+    return dataclasses.replace(config, policy=policy, evaluation=EvaluationConfig())
+
+
+def _algorithm_of_artefact(folder: Path) -> str | None:
+    """The algorithm of an artefact, ours or of transformers; None for a run or a group."""
+    file = folder / "config.json"
+    if not file.is_file() or (folder / RUN_FILE).is_file():
+        return None
+    config = read_json(file)
+    return str(config.get("algorithm") or config.get("model_type"))
 
 
 def _defaults(base: RunConfig) -> Any:
@@ -107,6 +125,7 @@ def _defaults(base: RunConfig) -> Any:
 
 
 def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any], Path]:
+    from trajlm.convert import huggingface
     from trajlm.runs import group, offline, scoring
 
     device = offline.set_machine(device=arguments.device, threads=arguments.threads)
@@ -123,6 +142,17 @@ def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, 
                 raise UsageError(f"--output: {folder} is a group; name one of its runs instead")
             return dict(group.evaluate_group(folder, progress=progress, **shared)), folder
         output = None if arguments.output is None else Path(arguments.output)
+        if _algorithm_of_artefact(folder) is not None:
+            model = huggingface.load(folder, device=device)
+            evaluation, written = scoring.evaluate_artefact(
+                model,
+                name=folder.name,
+                config=config,
+                env_id=arguments.env_id,
+                output=output or folder.with_name(f"{folder.name}-eval"),
+                progress=progress,
+            )
+            return evaluation.to_json(), written
         evaluation, written = scoring.evaluate_run(
             folder, output=output, progress=progress, **shared
         )

@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("trajlm.cli.train", "train a recipe on a dataset and evaluate it"),
     "evaluate": ("trajlm.cli.evaluate", "evaluate a run at target returns"),
     "report": ("trajlm.cli.report", "one HTML page of one or more runs"),
+    "convert": ("trajlm.cli.convert", "models to and from Hugging Face's form"),
     "demo": ("trajlm.cli.demo", "data, training, evaluation, video and report in one command"),
     "bench": ("trajlm.cli.bench", "measure speed against the published implementations"),
     "doctor": ("trajlm.cli.doctor", "what this machine has and what is missing"),

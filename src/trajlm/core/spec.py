@@ -142,6 +142,7 @@ class DataSpec:
     `return_min`, `return_max`, `return_mean`: over finished episodes, undiscounted;
     `return_quantiles`: at 0, 5, ..., 100 percent. `expert_return`: the mean return of the expert
     behaviour, where known. `delayed_reward`: the rewards were moved to each episode's end.
+    `has_statistics`: what normalises the observations was fitted on data, not left at 0 and 1.
     `has_last_observation`: observations have T+1 rows an episode.
     """
 
@@ -157,6 +158,7 @@ class DataSpec:
     return_quantiles: tuple[float, ...] = ()
     expert_return: float | None = None
     delayed_reward: bool = False
+    has_statistics: bool = True
     has_last_observation: bool = True
 
     def asked_return(self, target: float | str) -> float:

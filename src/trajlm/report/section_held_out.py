@@ -34,10 +34,11 @@ def _entry(entry: Entry, *, named: bool) -> Markup:
         return gap(f"{entry.name}: no episode was held out, or it has not been measured.")
     tables = [rows for run in entry.runs if (rows := _deciles(run))]
     columns = [("All", amount(float(np.mean(losses))))]
-    for rows in zip(*tables, strict=False):
-        episodes = count(int(rows[0]["episodes"]), "episode")
-        name = f"{amount(rows[0]['low'])} to {amount(rows[0]['high'])} ({episodes})"
-        columns.append((name, amount(float(np.mean([row["loss"] for row in rows])))))
+    for seeds in zip(*tables, strict=False):
+        first = seeds[0]
+        episodes = count(int(first["episodes"]), "episode")
+        name = f"{amount(first['low'])} to {amount(first['high'])} ({episodes})"
+        columns.append((name, amount(float(np.mean([row["loss"] for row in seeds])))))
     head = tag("thead", tag("tr", (tag("th", name, scope="col") for name, _ in columns)))
     line = tag("tbody", tag("tr", (tag("td", value) for _, value in columns)))
     table = scroll("Held-out loss", tag("table", head, line, class_="scores"))

@@ -81,6 +81,11 @@ def evaluate_model(
             f"dataset {spec.dataset!r} names no environment; "
             "say which one to evaluate in: --data.env-id ID, or env_id= in Python"
         )
+    if not spec.has_statistics:
+        raise CheckpointError(
+            "the statistics of this model's states are unknown, so its scores would mean nothing; "
+            "write: trajlm convert FOLDER --to trajlm OUT --statistics-from DATASET"
+        )
     actor = policy_of(model, policy, config)
     asked = targets_of(policy, spec) if targets is None else targets
     warn_outside(asked, spec)
@@ -140,7 +145,41 @@ def evaluate_run(
         reference=_pair(read_json(folder / META_FILE).get("dataset_reference")),
         progress=progress,
     )
-    target = make_folder(output or evaluation_folder(folder, step))
+    target = output or evaluation_folder(folder, step)
+    return evaluation, _keep(evaluation, model, config, folder=target, progress=progress)
+
+
+def evaluate_artefact(
+    model: Algorithm,
+    *,
+    name: str,
+    config: RunConfig,
+    env_id: str | None,
+    output: Path,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, Path]:
+    """As `evaluate_run`, of a model that no run of ours is known for; scores go to `output`."""
+    evaluation = evaluate_model(
+        model,
+        env_id=env_id,
+        policy=config.policy,
+        config=config.evaluation,
+        facts={"algorithm": config.algorithm, "recipe": name, "checkpoint": "last"},
+        progress=progress,
+    )
+    return evaluation, _keep(evaluation, model, config, folder=output, progress=progress)
+
+
+def _keep(
+    evaluation: Evaluation,
+    model: Algorithm,
+    config: RunConfig,
+    *,
+    folder: Path,
+    progress: Progress | None,
+) -> Path:
+    """Write scores and, where asked for, the video into `folder`."""
+    target = make_folder(folder)
     write_results(target, evaluation)
     for old in target.glob("video.*"):
         old.unlink()
@@ -154,7 +193,7 @@ def evaluate_run(
             folder=target,
             progress=progress,
         )
-    return evaluation, target
+    return target
 
 
 def evaluation_folder(folder: Path, step: int) -> Path:

@@ -18,7 +18,8 @@ class Config:
 
     `context_length`: K, steps of history (3 K tokens). `return_scale`: returns-to-go are divided
     by it; None takes a fifth of the data's largest absolute return. `max_timestep`: rows of the
-    timestep table; None takes the data's longest episode.
+    timestep table; None takes the data's longest episode. `published_parts`: carry the published
+    model's heads for states and returns, which no loss reads, for the way back to `transformers`.
     """
 
     context_length: int = 20
@@ -30,6 +31,7 @@ class Config:
     dropout: float = 0.1
     return_scale: float | None = None
     max_timestep: int | None = None
+    published_parts: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.context_length <= 4096:

@@ -7,7 +7,7 @@ the state token, which sees the returns and states up to now and the actions bef
 Deliberate differences from the published code, none of which changes the maths of a real step:
 - windows are padded on the right, so the causal mask is the only one (no padding value is seen);
 - the last layer runs for the state tokens alone, the only ones that are read;
-- no state and return heads: the published ones are never trained;
+- no state and return heads: the published ones are never trained (imported ones are carried);
 - states are normalised first and padded after, in training and acting alike (the published code
   pads first in training: known for its mismatch with evaluation).
 
@@ -28,7 +28,7 @@ from trajlm.algorithms.decision_transformer.config import Config, PolicyConfig
 from trajlm.algorithms.decision_transformer.policy import DecisionTransformerPolicy
 from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Critic
-from trajlm.core.spec import DataSpec, leaves
+from trajlm.core.spec import Box, DataSpec, leaves
 from trajlm.data.columns import discounted_sum_to_go
 from trajlm.data.statistics import fitted_statistics
 from trajlm.data.store import TrajectoryStore
@@ -59,6 +59,8 @@ class Model(Algorithm):
         self.embed_timestep = nn.Embedding(timestep_rows(config, spec), width)
         self.embed_norm = nn.LayerNorm(width)
         self.head = action_head(spec.action, width)
+        if config.published_parts:
+            self.published = PublishedParts(spec, width)
         self.apply(initialize)
         self.transformer = Transformer(
             TransformerConfig(
@@ -162,6 +164,17 @@ class Model(Algorithm):
         last = 2 * width * width + (2 * width * width + 2 * width * mlp) / 3
         weights = (self.config.num_layers - 1) * full + last
         return float(6.0 * weights * batch_size * 3 * self.config.context_length)
+
+
+class PublishedParts(nn.Module):
+    """What the published model has and never reads: two heads and a token table of one row."""
+
+    def __init__(self, spec: DataSpec, width: int) -> None:
+        super().__init__()
+        size = spec.observation.size if isinstance(spec.observation, Box) else 1
+        self.state = nn.Linear(width, size)
+        self.returns = nn.Linear(width, 1)
+        self.token = nn.Parameter(torch.zeros(1, width))
 
 
 def timestep_rows(config: Config, spec: DataSpec) -> int:

@@ -1,0 +1,78 @@
+"""`trajlm convert SOURCE --to FORM FOLDER`: models to and from other projects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trajlm.cli import flags, tables
+from trajlm.cli.logs import to_stderr
+from trajlm.core.errors import UsageError
+
+FORMS = ("huggingface", "trajlm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertFlags:
+    """Convert a model."""
+
+    to: tuple[str, str] = ("", "")
+    """The form, huggingface or trajlm, and the new folder."""
+    statistics_from: str | None = None
+    """Foreign weights carry no statistics of the states: a dataset, or a JSON file with mean and std."""
+    return_scale: float | None = None
+    """What foreign weights divided returns by; 1000 where not given, as published."""
+    context_length: int | None = None
+    """Steps that foreign weights are fed; 20 where not given, as published."""
+    json: bool = False
+    """Print JSON."""
+    verbose: bool = False
+    """Show details and tracebacks."""
+
+
+def main(argv: Sequence[str]) -> int:
+    source = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    arguments = flags.parse(
+        ConvertFlags,
+        argv[1:] if source else argv,
+        prog="trajlm convert",
+        description=(
+            "trajlm convert RUN --to huggingface FOLDER, or trajlm convert FOLDER_OR_WEIGHTS --to "
+            "trajlm FOLDER --statistics-from DATASET. Weights in .pt and .bin files are read as "
+            "tensors alone; nothing else in them is opened."
+        ),
+    )
+    if source is None:
+        raise UsageError("no model; write trajlm convert RUN --to huggingface FOLDER")
+    form, folder = arguments.to
+    if form not in FORMS or not folder:
+        raise UsageError(
+            f"--to {form} {folder}: write --to {' FOLDER or --to '.join(FORMS)} FOLDER"
+        )
+    to_stderr(verbose=arguments.verbose)
+    written = _convert(source, form, Path(folder), arguments)
+    if arguments.json:
+        tables.print_json({"form": form, "folder": str(written)})
+    else:
+        print(written)
+    return 0
+
+
+def _convert(source: Path, form: str, folder: Path, arguments: ConvertFlags) -> Path:
+    from trajlm.convert import huggingface
+    from trajlm.training.checkpoint import load_artefact, save_artefact
+
+    if source.is_file() or huggingface.is_foreign(source):
+        model = huggingface.import_model(
+            source,
+            context_length=arguments.context_length,
+            return_scale=arguments.return_scale,
+        )
+    else:
+        model = load_artefact(source)
+    if arguments.statistics_from is not None:
+        model = huggingface.with_statistics(model, arguments.statistics_from)
+    if form == "huggingface":
+        return huggingface.export_model(model, folder)
+    return save_artefact(model, folder)
