@@ -83,7 +83,7 @@ def run_cell(cell: Cell, runs: Path) -> dict[str, Any]:
     results = json.loads(found.read_text())
     protocol = {key: results["protocol"].get(key) for key in KEPT}
     return {
-        "keys": cell.keys,
+        "keys": list(cell.keys),
         "command": cell.command,
         "protocol": protocol,
         "rows": results["rows"],

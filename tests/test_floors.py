@@ -63,6 +63,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "gymnasium": {"envs", "evaluation", "data/sources/minari.py", "cli"},
     "h5py": {"data/sources", "bench"},
     "minari": {"data/sources/minari.py"},
+    "minigrid": {"envs/minigrid.py"},
     "mujoco": {"envs", "evaluation", "cli", "runs"},
     "PIL": {"evaluation"},
     "imageio": {"evaluation/video.py"},

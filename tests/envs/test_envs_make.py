@@ -124,3 +124,23 @@ def test_mujoco_writes_no_log_file_and_no_warning(tmp_path):
     assert out.stderr == ""
     assert out.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_minigrid_task_shows_its_view_as_integers():
+    pytest.importorskip("minigrid")
+    from gymnasium.utils.env_checker import check_env
+
+    environment = make_environment("trajlm/MiniGrid-LavaGapS5-v0")
+    assert max_episode_steps("trajlm/MiniGrid-LavaGapS5-v0") is None
+    check_env(environment, skip_render_check=True)
+    space = from_gymnasium(environment.observation_space)
+    assert space == MultiDiscrete(nvec=(11, 6, 4) * 49 + (4,), dtype="int64")
+    shown, _ = environment.reset(seed=3)
+    original, _ = gymnasium.make("MiniGrid-LavaGapS5-v0").reset(seed=3)
+    np.testing.assert_array_equal(shown[:-1].reshape(7, 7, 3), original["image"])
+    assert shown[-1] == original["direction"]
+
+
+def test_an_unknown_minigrid_task_names_the_package():
+    with pytest.raises(EnvironmentFault, match=r"trajlm\[minigrid\]"):
+        make_environment("trajlm/MiniGrid-Nowhere-v0")

@@ -11,6 +11,7 @@ from trajlm.cli.logs import to_stderr
 from trajlm.core.errors import DataError, UsageError, suggestion
 
 ACTIONS = ("show", "check")
+MANY_SIZES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,10 @@ def _leaf(name: str, leaf: Mapping[str, Any]) -> tuple[str, str]:
     if "n" in leaf:
         return name, f"one of {leaf['n']}"
     if "nvec" in leaf:
-        return name, f"one of {' x '.join(map(str, leaf['nvec']))}"
+        sizes = leaf["nvec"]
+        if len(sizes) > MANY_SIZES:
+            return name, f"{len(sizes)} integers, of {min(sizes)} to {max(sizes)} values"
+        return name, f"one of {' x '.join(map(str, sizes))}"
     return name, f"{' x '.join(map(str, leaf['shape'])) or 'scalar'} {leaf['dtype']}"
 
 

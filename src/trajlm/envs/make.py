@@ -15,6 +15,7 @@ import gymnasium
 
 from trajlm.core.errors import EnvironmentFault, suggestion
 from trajlm.core.spec import DataSpec
+from trajlm.envs import minigrid
 from trajlm.envs.spaces import check_fit
 from trajlm.envs.vector import VectorEnvironment
 
@@ -36,7 +37,13 @@ def registered(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             f"environment id {env_id!r} would import a module; import it yourself and give the "
             f"registered id, {env_id.rpartition(':')[2]!r}"
         )
+    minigrid.register(env_id)
     entry = gymnasium.registry.get(env_id)
+    if entry is None and env_id.startswith(minigrid.PREFIX):
+        raise EnvironmentFault(
+            f'environment {env_id!r} is not known to MiniGrid; pip install "trajlm[minigrid]" brings '
+            "its tasks"
+        )
     if entry is None:
         near = _same_name(env_id) or suggestion(env_id, gymnasium.registry)
         raise EnvironmentFault(f"environment {env_id!r} is not registered{near}")
