@@ -8,7 +8,7 @@ own may instead say `extends: ALGORITHM/RECIPE` and hold the difference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,11 +120,6 @@ def from_run_mapping(mapping: Mapping[str, Any]) -> RunConfig:
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Dotted keys whose values differ between two configurations."""
     return _differences(to_mapping(old), to_mapping(new))
-
-
-def with_steps(config: RunConfig, steps: int) -> RunConfig:
-    """The run with another number of updates."""
-    return replace(config, training=replace(config.training, steps=steps))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
