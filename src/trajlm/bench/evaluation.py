@@ -43,6 +43,7 @@ def evaluation_speed(
 
     The cost of a step depends on the model's shape alone, so both models are fresh ones.
     """
+    theirs = tutorial_episode(steps=baseline_steps)  # first: it may be missing
     torch.manual_seed(0)
     policy = Model.build(CONFIG, SPEC, {}).policy(precision=precision)
     environment = make_vector(ENV_ID, num_envs=slots, tolerate_failures=True)
@@ -54,7 +55,6 @@ def evaluation_speed(
         conditions=Condition(target_return=targets),
     )
     environment.close()
-    theirs = tutorial_episode(steps=baseline_steps)
     return EvaluationSpeed(
         ours=1e3 * ours.total_seconds / ours.steps,
         theirs=1e3 * theirs / baseline_steps,
