@@ -49,7 +49,7 @@ def main() -> None:
         for seed in range(asked.seeds)
     ]
     rows = {tuple(row["keys"]): row for row in read_rows(asked.folder / "rows.jsonl")}
-    missing = [keys for keys in names if keys not in rows and run_of(asked.runs, keys).is_dir()]
+    missing = [keys for keys in names if keys not in rows and is_finished(run_of(asked.runs, keys))]
     with ThreadPoolExecutor(asked.workers) as pool:
         for row in pool.map(lambda keys: evaluate(asked.runs, keys, asked.episodes), missing):
             rows[tuple(row["keys"])] = row
@@ -63,6 +63,12 @@ def main() -> None:
 
 def run_of(runs: Path, keys: Sequence[str]) -> Path:
     return runs / Cell(keys=tuple(keys), arguments=()).name
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run has made all its updates; one that is under way has an earlier model."""
+    meta = run / "meta.json"
+    return meta.is_file() and bool(json.loads(meta.read_text()).get("finished"))
 
 
 def evaluate(runs: Path, keys: Sequence[str], episodes: int) -> dict[str, Any]:
