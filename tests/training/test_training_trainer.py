@@ -156,10 +156,12 @@ class Stay:
         return self.batch
 
 
-def test_best_follows_the_held_out_loss(toy, tmp_path):
+def test_best_follows_the_held_out_loss(toy, tmp_path, monkeypatch):
     values = iter([3.0, 1.0, 2.0])
-    trainer = toy.toy_trainer(tmp_path, validation=lambda: [None], validation_every=10, keep_last=1)
-    trainer._held_out_loss = lambda batches: next(values)
+    monkeypatch.setattr(
+        "trajlm.training.trainer.held_out_loss", lambda model, batches, **_: next(values)
+    )
+    trainer = toy.toy_trainer(tmp_path, validation=list, validation_every=10, keep_last=1)
     result = trainer.run()
     assert result.best_step == 20
     assert trainer.archive.steps == [20, 30]
