@@ -96,23 +96,50 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         )
         shown = [mean_and_range([score(row) for row in column if row]) for column in cells]
         lines.append(f"| {body}/{tier} | " + " | ".join(shown) + " |")
-    whole = {
-        method: np.array([[score(found[(method, b, t, s)]) for b, t in datasets] for s in seeds])
-        for method in methods
-        if all((method, b, t, s) in found for b, t in datasets for s in seeds)
-    }
+    whole = [
+        seed
+        for seed in seeds
+        if all((m, b, t, seed) in found for m in methods for b, t in datasets)
+    ]
+    if whole:
+        lines += over_all(
+            {
+                method: np.array(
+                    [[score(found[(method, b, t, s)]) for b, t in datasets] for s in whole]
+                )
+                for method in methods
+            }
+        )
+    return "\n".join([*lines, "", note(len(whole), rows)]) + "\n"
+
+
+def over_all(matrices: dict[str, np.ndarray]) -> list[str]:
+    """Lines of statistics over every dataset; matrices are seeds x datasets."""
+    lines = []
     for name, statistic in STATISTICS.items():
-        shown = [estimate(statistic, whole[m]) if m in whole else "" for m in methods]
+        shown = [estimate(statistic, matrix) for matrix in matrices.values()]
         lines.append(f"| **{name}** | " + " | ".join(shown) + " |")
-    if "DT" in whole:
-        shown = [
-            estimate(scores.probability_of_improvement, whole["DT"], whole[m], percent=True)
-            if m in whole and m != "DT"
-            else ""
-            for m in methods
-        ]
-        lines.append("| **DT beats it** | " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
+    better = [
+        ""
+        if m == "DT"
+        else estimate(scores.probability_of_improvement, matrices["DT"], matrix, percent=True)
+        for m, matrix in matrices.items()
+    ]
+    lines.append("| **DT beats it** | " + " | ".join(better) + " |")
+    return lines
+
+
+def note(whole: int, rows: Sequence[dict[str, Any]]) -> str:
+    """What the numbers are, under the table."""
+    first = rows[0]["protocol"]
+    return (
+        "dataset_score (0: the random behaviour, 100: the expert behaviour's sampled episodes): the "
+        "mean over training seeds, in brackets the lowest and highest seed. DT is asked for the best "
+        f"return in its data. {first['updates']:,} updates, {first['episodes']} episodes a seed, last "
+        f"checkpoint, MuJoCo {first['mujoco']}. Last lines: over all datasets and the {whole} training "
+        "seeds that have every cell, with 95% bootstrap intervals over seeds within datasets. Each "
+        "cell's command stands in rows.jsonl; all of them: `python scripts/baselines.py results/baselines`."
+    )
 
 
 def score(row: dict[str, Any]) -> float:
@@ -122,6 +149,8 @@ def score(row: dict[str, Any]) -> float:
 def mean_and_range(values: Sequence[float]) -> str:
     if not values:
         return ""
+    if len(values) == 1:
+        return f"{values[0]:.1f} (1 seed)"
     return f"{np.mean(values):.1f} ({min(values):.0f} to {max(values):.0f})"
 
 

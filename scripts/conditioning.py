@@ -156,7 +156,8 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     for line, body in enumerate(BODIES):
         for column, tier in enumerate(TIERS):
             chosen = [row for row in rows if row["keys"][1:3] == [body, tier]]
-            panel(grid[line, column], chosen, title=f"{body}, {tier}")
+            seeds = f"{len(chosen)} training seed" + "s" * (len(chosen) != 1)
+            panel(grid[line, column], chosen, title=f"{body}, {tier} ({seeds})")
     for kind in ("png", "svg"):
         figure.savefig(
             folder / f"conditioning.{kind}",

@@ -82,18 +82,27 @@ def from_huggingface(
     try:
         entry = discovery.algorithm(NAME)
         made = from_mapping(entry.config_module.Config, settings, where="config.")
+        # Without memory first: shapes cost nothing, and a configuration may ask for anything.
+        with torch.device("meta"):
+            skeleton: Algorithm = entry.algorithm_class.build(made, spec, fitted={})
+        weights = _ours(tensors, made.num_layers, published=made.published_parts)
+        _refuse_misfits(skeleton.state_dict(), weights)
         model: Algorithm = entry.algorithm_class.build(made, spec, fitted={})
     except (UsageError, TypeError, ValueError) as error:
         raise CheckpointError(f"config.json: {error}") from error
-    weights = _ours(tensors, made.num_layers, published=made.published_parts)
     fixed = {
         "return_scale": torch.tensor(float(scale or PUBLISHED_RETURN_SCALE)),
         "embed_observation.normalizer.mean": _vector(ours, "state_mean", spec, empty=0.0),
         "embed_observation.normalizer.std": _vector(ours, "state_std", spec, empty=1.0),
     }
     bounds = {name: t for name, t in model.state_dict().items() if ".scale." in name}
-    _check(model.state_dict(), {**weights, **fixed, **bounds})
-    model.load_state_dict({**weights, **fixed, **bounds}, strict=True)
+    # The published parts that a file lacks are zeros.
+    lacking = {
+        name: torch.zeros_like(tensor)
+        for name, tensor in model.state_dict().items()
+        if name.startswith("published.") and name not in weights
+    }
+    model.load_state_dict({**weights, **lacking, **fixed, **bounds}, strict=True)
     return model.eval()
 
 
@@ -247,21 +256,16 @@ def _few(names: set[str]) -> str:
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _check(wanted: Mapping[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Parts that a file does not have stay as they were built; shapes must fit, numbers be finite."""
-    for name, tensor in wanted.items():
-        if name.startswith("published."):
-            found.setdefault(name, torch.zeros_like(tensor))
+def _refuse_misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointError` where a shape does not fit or a weight is no number."""
     misfits = [
-        f"{name} is {list(found[name].shape)}, not {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
+        f"{name} is {list(tensor.shape)}, not {list(wanted[name].shape)}"
+        for name, tensor in found.items()
+        if wanted[name].shape != tensor.shape
     ]
-    broken = [
-        n for n, t in found.items() if ".scale." not in n and not bool(torch.isfinite(t).all())
-    ]
+    broken = [f"{n} is not finite" for n, t in found.items() if not bool(torch.isfinite(t).all())]
     if misfits or broken:
-        raise CheckpointError(f"weights: {'; '.join(misfits) or f'not finite: {broken[0]}'}")
+        raise CheckpointError(f"weights: {'; '.join([*misfits, *broken][:5])}")
 
 
 # ---- to theirs ----------------------------------------------------------------------------------
