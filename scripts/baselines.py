@@ -21,7 +21,7 @@ from cells import Cell, run_cells
 from trajlm.collect.collector import dataset_id
 from trajlm.data.sources.minari_form import folder_of
 from trajlm.evaluation import scores
-from trajlm.evaluation.protocol import AVERAGED, refuse_mixed
+from trajlm.evaluation.protocol import TRAINED, refuse_mixed
 
 BODIES = {"halfcheetah": 200_000, "hopper": 50_000, "walker2d": 50_000}
 TIERS = ("medium", "replay", "medium-expert")
@@ -34,7 +34,7 @@ METHODS = {
 }
 STATISTICS = {"mean": scores.mean, "median": scores.median, "IQM": scores.interquartile_mean}
 # A method that is asked for a return has targets, one that is not has none.
-SHARED = {key: label for key, label in AVERAGED.items() if key != "targets"}
+SHARED = {key: label for key, label in TRAINED.items() if key != "targets"}
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ line into `rows.jsonl`; cells that have a line are not run again.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,12 @@ class Cell:
         return "-".join(self.keys).replace("/", "-")
 
     @property
+    def updates(self) -> int | None:
+        """What `--steps` asks for; None where the recipe decides."""
+        flags = list(self.arguments)
+        return int(flags[flags.index("--steps") + 1]) if "--steps" in flags else None
+
+    @property
     def command(self) -> str:
         return shlex.join(["trajlm", "train", *self.arguments])
 
@@ -48,6 +55,7 @@ def run_cells(
     runs.mkdir(parents=True, exist_ok=True)
     file = folder / "rows.jsonl"
     rows = {tuple(row["keys"]): row for row in read_rows(file)}
+    refuse_other_commands(cells, rows, file)
     missing = [cell for cell in cells if cell.keys not in rows]
     print(f"{len(cells) - len(missing)} of {len(cells)} cells are there", flush=True)
     with ThreadPoolExecutor(workers) as pool:
@@ -66,6 +74,18 @@ def run_cells(
     return [rows[cell.keys] for cell in cells if cell.keys in rows]
 
 
+def refuse_other_commands(
+    cells: Sequence[Cell], rows: Mapping[tuple[str, ...], Mapping[str, Any]], file: Path
+) -> None:
+    """A row that another command made is not the cell's: the table would mix them."""
+    for cell in cells:
+        if cell.keys in rows and rows[cell.keys]["command"] != cell.command:
+            raise SystemExit(
+                f"{file}: {cell.name} was made by {rows[cell.keys]['command']!r}, not by "
+                f"{cell.command!r}; write to another folder"
+            )
+
+
 def run_cell(cell: Cell, runs: Path) -> dict[str, Any]:
     """Train and evaluate, or go on with what an earlier call left."""
     run = runs / cell.name
@@ -82,12 +102,21 @@ def run_cell(cell: Cell, runs: Path) -> dict[str, Any]:
     (found,) = run.glob("eval/*/results.json")
     results = json.loads(found.read_text())
     protocol = {key: results["protocol"].get(key) for key in KEPT}
+    if cell.updates is not None and protocol["updates"] != cell.updates:
+        raise RuntimeError(f"{run} holds {protocol['updates']} updates; give other --runs")
     return {
         "keys": list(cell.keys),
         "command": cell.command,
         "protocol": protocol,
         "rows": results["rows"],
+        "returns": read_returns(found.with_name("episodes.csv")),
     }
+
+
+def read_returns(path: Path) -> list[float]:
+    """Each episode's return, in the order of targets and seeds."""
+    with path.open(newline="") as file:
+        return [round(float(line["return"]), 3) for line in csv.DictReader(file)]
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

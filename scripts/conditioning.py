@@ -25,6 +25,7 @@ import numpy as np
 
 from baselines import BODIES, TIERS
 from cells import KEPT, Cell, read_rows
+from trajlm.evaluation.protocol import TRAINED, refuse_mixed
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -78,8 +79,9 @@ def evaluate(runs: Path, keys: Sequence[str], episodes: int) -> dict[str, Any]:
     arguments = ["evaluate", str(run), "--policy.target-return", *levels]
     arguments += ["--episodes", str(episodes), "--threads", "1", "--evaluation.no-video"]
     output = run / "conditioning"
+    arguments += ["--output", str(output)]
     done = subprocess.run(
-        [sys.executable, "-m", "trajlm.cli.main", *arguments, "--output", str(output)],
+        [sys.executable, "-m", "trajlm.cli.main", *arguments],
         check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     if done.returncode:
@@ -111,6 +113,8 @@ def distinct(summary: dict[str, Any]) -> list[str]:
 
 def curve(rows: Sequence[dict[str, Any]]) -> tuple[list[float], np.ndarray]:
     """Targets (n,) and the mean return of each seed at each (R, n)."""
+    names = ["-".join(row["keys"]) for row in rows]
+    refuse_mixed([row["protocol"] for row in rows], names=names, fields=TRAINED)
     targets = [row["target_return"] for row in rows[0]["rows"]]
     return targets, np.array([[row["return_mean"] for row in each["rows"]] for each in rows])
 
@@ -118,7 +122,7 @@ def curve(rows: Sequence[dict[str, Any]]) -> tuple[list[float], np.ndarray]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """How far what was achieved lies from what was asked, and whether asking for more gives more."""
     lines = [
-        "| data | seeds | asked for | achieved, mean over seeds | mean distance, share of the range | Spearman |",
+        "| data | seeds | asked for | achieved, mean over seeds | mean distance, share of the range | Spearman of the means |",
         "|---|---:|---|---|---:|---:|",
     ]
     for body in BODIES:
@@ -129,7 +133,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             targets, means = curve(chosen)
             mean = means.mean(axis=0)
             low, high = chosen[0]["range"]
-            distance = float(np.abs(mean - targets).mean() / (high - low))
+            distance = float(np.abs(means - np.array(targets)).mean() / (high - low))
             cells = [
                 f"{body}/{tier}",
                 str(len(chosen)),

@@ -181,10 +181,45 @@ def test_statistics_come_from_a_dataset_or_a_file(theirs: Path, tmp_path: Path) 
     assert model.embed_observation.normalizer.mean.tolist() == facts["mean"]
     assert our_actions(model, inputs()).shape == (3, CONTEXT, ACTIONS)
     (tmp_path / "facts.json").write_text(json.dumps({"mean": [1.0], "std": [1.0]}))
-    with pytest.raises(DataError, match="shape"):
+    with pytest.raises(DataError, match="expected 17 finite numbers"):
+        with_statistics(import_model(theirs), str(tmp_path / "facts.json"))
+    facts = {"mean": [None] * STATES, "std": [1.0] * STATES}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="expected 17 finite numbers"):
         with_statistics(import_model(theirs), str(tmp_path / "facts.json"))
     with pytest.raises(DataError, match="observations are"):
         with_statistics(import_model(theirs), "synthetic:box")
+
+
+@pytest.mark.parametrize("tanh", [True, False])
+def test_a_dataset_s_bounds_do_not_change_what_foreign_weights_compute(
+    tanh: bool, tmp_path: Path
+) -> None:
+    published(action_tanh=tanh).save_pretrained(tmp_path / "theirs")
+    generator = np.random.default_rng(3)
+    np.savez(
+        tmp_path / "data.npz",
+        observations=generator.normal(size=(80, STATES)).astype(np.float32),
+        actions=generator.uniform(-3, 3, (80, ACTIONS)).astype(np.float32),
+        rewards=np.ones(80, np.float32),
+        terminals=np.zeros(80, bool),
+        timeouts=np.arange(80) % 40 == 39,
+    )
+    model = with_statistics(import_model(tmp_path / "theirs"), str(tmp_path / "data.npz"))
+    beside = their_actions(published(action_tanh=tanh), inputs())
+    assert (our_actions(model, inputs()) - beside).abs().max() < 1e-5
+
+
+def test_the_scale_of_returns_that_was_asked_for_stays(theirs: Path, tmp_path: Path) -> None:
+    model = import_model(theirs, return_scale=500.0, context_length=7)
+    back = trajlm.load(export_model(model, tmp_path / "out"))
+    assert back.return_scale.item() == 500.0
+    assert back.config.context_length == 7
+    again = import_model(tmp_path / "out", return_scale=250.0)
+    assert trajlm.load(export_model(again, tmp_path / "again")).return_scale.item() == 250.0
+    for wrong in (0.0, -5.0, float("nan")):
+        with pytest.raises(CheckpointError, match="return_scale"):
+            import_model(theirs, return_scale=wrong)
 
 
 # ---- the tutorial's loop --------------------------------------------------------------------------
@@ -269,6 +304,16 @@ def test_pickled_weights_go_through_convert_alone(theirs: Path, tmp_path: Path) 
     ).abs().max() < 1e-5
 
 
+def test_masks_that_older_versions_saved_are_left_out(theirs: Path) -> None:
+    tensors = shared_tensors(theirs)
+    for layer in range(2):
+        tensors[f"encoder.h.{layer}.attn.bias"] = torch.ones(1, 1, 8, 8)
+        tensors[f"encoder.h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(tensors, theirs / "model.safetensors")
+    beside = their_actions(published(), inputs())
+    assert (our_actions(trajlm.load(theirs), inputs()) - beside).abs().max() < 1e-5
+
+
 def test_a_file_of_the_authors_names_is_read_by_its_shapes(theirs: Path, tmp_path: Path) -> None:
     named = {
         name.replace("encoder.", "transformer."): tensor
@@ -305,6 +350,10 @@ def test_a_file_that_runs_code_is_refused(
         ("n_layer", 3, "missing encoder.h.2"),
         ("hidden_size", 64, "embed_return"),
         ("hidden_size", -1, "hidden_size -1"),
+        ("max_ep_len", 999_999, "embed_timestep.weight is"),
+        ("resid_pdrop", None, "dropout"),
+        ("max_length", "x", "max_length 'x'"),
+        ("trajlm", {"return_scale": "x"}, "return_scale 'x'"),
         ("trajlm", {"state_mean": [1.0], "state_std": [1.0]}, "expected 17 finite numbers"),
         ("trajlm", {"spec": {"a": 1}}, "unknown keys"),
     ],
@@ -342,6 +391,15 @@ def test_what_has_no_form_there_is_refused(tmp_path: Path) -> None:
 def test_bad_usage_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_flags_for_foreign_weights_are_refused_for_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trajlm.save(our_model(), tmp_path / "ours")
+    flags = ["--to", "huggingface", str(tmp_path / "out"), "--return-scale", "5"]
+    assert main(["convert", str(tmp_path / "ours"), *flags]) == 2
+    assert "has its own" in capsys.readouterr().err
 
 
 def test_a_converted_model_is_evaluated_where_statistics_are_known(

@@ -126,6 +126,17 @@ def test_runs_that_were_measured_differently_have_no_average(key, value, label):
         group_rows([result(1.0), other], names=["seed-0", "seed-1"])
 
 
+def test_last_checkpoints_of_different_lengths_have_no_average_best_ones_have():
+    one, other = result(1.0), result(1.0)
+    for found, updates in ((one, 3000), (other, 1500)):
+        found["protocol"] |= {"checkpoint": "last", "updates": updates}
+    with pytest.raises(DataError, match="updates 3000 and 1500"):
+        group_rows([one, other])
+    for found in (one, other):
+        found["protocol"]["checkpoint"] = "best"
+    assert group_rows([one, other])[0]["seeds"] == 2
+
+
 # ---- over seeds and tasks, beside rliable ----------------------------------------------------------
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "rliable.json").read_text())

@@ -78,6 +78,16 @@ def test_what_was_measured_differently_has_no_average(
     assert "No average" in page
 
 
+def test_runs_evaluated_otherwise_than_their_group_have_no_average(write_seeds: Write) -> None:
+    folders = [write_seeds("a"), write_seeds("b", algorithm="behavior_cloning")]
+    file = folders[0] / "seed-0" / "eval" / "step-00005000" / "results.json"
+    results = json.loads(file.read_text())
+    results["protocol"]["checkpoint"] = "best"
+    file.write_text(json.dumps(results))
+    with pytest.raises(DataError, match=r"a and a/seed-0 .* checkpoint last and best"):
+        compare(read_entries(folders))
+
+
 def test_the_held_out_loss_stands_in_every_report_by_return(examples: Callable) -> None:
     page = examples("single").read_text()
     assert "1,500 to 3,000 (1 episode)" in page

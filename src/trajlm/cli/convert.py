@@ -70,9 +70,12 @@ def _convert(source: Path, form: str, folder: Path, arguments: ConvertFlags) -> 
             return_scale=arguments.return_scale,
         )
     else:
+        if arguments.return_scale is not None or arguments.context_length is not None:
+            raise UsageError(f"--return-scale, --context-length: {source} has its own")
         model = load_artefact(source)
     if arguments.statistics_from is not None:
         model = huggingface.with_statistics(model, arguments.statistics_from)
+    huggingface.warn_without_statistics(model, source)
     if form == "huggingface":
         return huggingface.export_model(model, folder)
     return save_artefact(model, folder)

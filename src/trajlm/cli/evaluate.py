@@ -143,13 +143,16 @@ def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, 
             return dict(group.evaluate_group(folder, progress=progress, **shared)), folder
         output = None if arguments.output is None else Path(arguments.output)
         if _algorithm_of_artefact(folder) is not None:
+            if arguments.checkpoint != "last":
+                raise UsageError(f"--checkpoint: {folder} is one model, not a run")
+            place = folder.resolve()
             model = huggingface.load(folder, device=device)
             evaluation, written = scoring.evaluate_artefact(
                 model,
-                name=folder.name,
+                name=place.name,
                 config=config,
                 env_id=arguments.env_id,
-                output=output or folder.with_name(f"{folder.name}-eval"),
+                output=output or place.with_name(f"{place.name}-eval"),
                 progress=progress,
             )
             return evaluation.to_json(), written

@@ -7,6 +7,7 @@ they are carried (`Config.published_parts`) so that nothing is lost on the way b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from trajlm.core import discovery
 from trajlm.core.config import from_mapping, to_mapping
 from trajlm.core.errors import CheckpointError, UsageError
 from trajlm.core.spec import Box, DataSpec
+
+logger = logging.getLogger(__name__)
 
 NAME = "decision_transformer"
 POSITIONS = 1024
@@ -78,7 +81,9 @@ def from_huggingface(
     spec, settings = _spec(config, ours), _settings(config, ours)
     if context_length is not None:
         settings["context_length"] = context_length
-    scale = return_scale or settings.get("return_scale") or ours.get("return_scale")
+    if return_scale is not None:
+        settings["return_scale"] = return_scale
+    tensors = published_names(tensors)
     try:
         entry = discovery.algorithm(NAME)
         made = from_mapping(entry.config_module.Config, settings, where="config.")
@@ -88,10 +93,12 @@ def from_huggingface(
         weights = _ours(tensors, made.num_layers, published=made.published_parts)
         _refuse_misfits(skeleton.state_dict(), weights)
         model: Algorithm = entry.algorithm_class.build(made, spec, fitted={})
-    except (UsageError, TypeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (UsageError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"config.json: {error}") from error
     fixed = {
-        "return_scale": torch.tensor(float(scale or PUBLISHED_RETURN_SCALE)),
+        "return_scale": torch.tensor(made.return_scale or _scale(ours)),
         "embed_observation.normalizer.mean": _vector(ours, "state_mean", spec, empty=0.0),
         "embed_observation.normalizer.std": _vector(ours, "state_std", spec, empty=1.0),
     }
@@ -106,8 +113,16 @@ def from_huggingface(
     return model.eval()
 
 
-def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int = 1) -> dict[str, Any]:
-    """Their configuration from the weights' shapes; only the number of heads leaves no trace."""
+def infer_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Their configuration from the weights' shapes.
+
+    What leaves no trace in shapes is taken as published, and said: one head, ReLU, a tanh head.
+    """
+    tensors = published_names(tensors)
+    logger.warning(
+        "weights without a config.json beside them: taken to have 1 head, ReLU and a tanh head, as "
+        "published; put their config.json beside them where they have not"
+    )
     try:
         width, state_dim = tensors["embed_state.weight"].shape
         blocks = {name.split(".")[2] for name in tensors if name.startswith("encoder.h.")}
@@ -118,11 +133,11 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int = 1) -> dict[s
             "hidden_size": width,
             "max_ep_len": tensors["embed_timestep.weight"].shape[0],
             "n_layer": len(blocks),
-            "n_head": num_heads,
+            "n_head": 1,
             "n_inner": tensors["encoder.h.0.mlp.c_fc.weight"].shape[1],
         }
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"no Decision Transformer's weights: {error} is missing") from None
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(f"no Decision Transformer's weights: {error}") from None
 
 
 def published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -178,13 +193,15 @@ def _settings(config: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, A
         )
     inner = config.get("n_inner")
     return {
-        "context_length": int(config.get("max_length") or PUBLISHED_CONTEXT),
+        "context_length": _count(
+            {"max_length": config.get("max_length") or PUBLISHED_CONTEXT}, "max_length", 1
+        ),
         "width": _count(config, "hidden_size", 128),
         "num_layers": _count(config, "n_layer", 3),
         "num_heads": _count(config, "n_head", 1),
         "mlp_width": None if inner is None else _count(config, "n_inner", 1),
         "activation": activation,
-        "dropout": float(config.get("resid_pdrop", 0.1)),
+        "dropout": config.get("resid_pdrop", 0.1),
         "max_timestep": _count(config, "max_ep_len", 4096),
         "published_parts": True,
     }
@@ -195,6 +212,18 @@ def _count(config: Mapping[str, Any], key: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
         raise CheckpointError(f"config.json: {key} {value!r} is not a count")
     return value
+
+
+def _scale(ours: Mapping[str, Any]) -> float:
+    """What returns were divided by; as published where the file does not say."""
+    value = ours.get("return_scale", PUBLISHED_RETURN_SCALE)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < float("inf")
+    ):
+        raise CheckpointError(f"config.json: {SECTION}.return_scale {value!r} is not positive")
+    return float(value)
 
 
 def _vector(ours: Mapping[str, Any], key: str, spec: DataSpec, *, empty: float) -> Tensor:

@@ -52,7 +52,20 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Algorithm
     config = _foreign_config(folder)
     if config is None:
         return load_artefact(folder, device=device)
-    return _load_foreign(folder, config).to(device)
+    model = _load_foreign(folder, config).to(device)
+    warn_without_statistics(model, folder)
+    return model
+
+
+def warn_without_statistics(model: Algorithm, source: Path) -> None:
+    """Say what a model still needs before it can act."""
+    if not model.spec.has_statistics:
+        logger.warning(
+            "%s: no state statistics came with these weights, so the model cannot act yet; write: "
+            "trajlm convert %s --to trajlm FOLDER --statistics-from DATASET",
+            source,
+            source,
+        )
 
 
 def is_foreign(folder: Path) -> bool:
@@ -78,7 +91,6 @@ def import_model(
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file or folder")
     tensors = read_pickled(source) if source.suffix in PICKLED else read_safetensors(source)
-    tensors = decision_transformer.published_names(tensors)
     beside = source.parent / CONFIG
     config = _foreign_config(source.parent) if beside.is_file() else None
     config = config or decision_transformer.infer_config(tensors)
@@ -108,7 +120,7 @@ def export_model(model: Algorithm, folder: Path) -> Path:
 def with_statistics(model: Algorithm, source: str) -> Algorithm:
     """`model` with the state statistics of a dataset, or of a JSON file {"mean": [...], "std": [...]}.
 
-    A dataset's facts (environment, bounds, returns) come with it. Raises `DataError` where they do
+    A dataset's facts (environment, returns) come with it. Raises `DataError` where they do
     not fit the model.
     """
     spec = model.spec
@@ -122,20 +134,22 @@ def with_statistics(model: Algorithm, source: str) -> Algorithm:
             if not isinstance(theirs, Box) or ours.shape != theirs.shape:
                 raise DataError(f"{source}: its {name}s are {theirs}, the model's are {ours}")
         fitted = fitted_statistics(store)
-        spec = _facts_of(known, horizon=spec.horizon, source=source)
+        # The head and the scale of past actions are the model's own, whatever the data's bounds.
+        facts = _facts_of(known, horizon=spec.horizon, source=source)
+        spec = replace(facts, action=spec.action)
     size = spec.observation.size if isinstance(spec.observation, Box) else 0
     for key in ("mean", "std"):
-        given = np.shape(fitted[f"observations/{key}"])
-        if given != (size,):
-            raise DataError(f"{source}: {key} has shape {given}, not ({size},)")
+        given = np.asarray(fitted[f"observations/{key}"])
+        if (
+            given.shape != (size,)
+            or not np.isfinite(given).all()
+            or (key == "std" and (given < 0).any())
+        ):
+            raise DataError(f"{source}: {key}: expected {size} finite numbers, no std below 0")
     rebuilt: Algorithm = type(model).build(model.config, spec, fitted)
     fresh = rebuilt.state_dict()
-    # Bounds and statistics are the data's, everything else the model's.
-    kept = {
-        n: t
-        for n, t in model.state_dict().items()
-        if ".normalizer." not in n and ".scale." not in n
-    }
+    # Statistics are the data's, everything else the model's.
+    kept = {n: t for n, t in model.state_dict().items() if ".normalizer." not in n}
     rebuilt.load_state_dict({**fresh, **kept}, strict=True)
     return rebuilt.eval()
 
@@ -181,15 +195,7 @@ def _load_foreign(folder: Path, config: Mapping[str, Any], **options: Any) -> Al
                 f"trajlm convert {folder} --to trajlm FOLDER"
             )
         raise CheckpointError(f"{path}: missing")
-    model = _importer(config)(config, read_safetensors(path), **options)
-    if not model.spec.has_statistics:
-        logger.warning(
-            "%s: no state statistics came with these weights, so the model cannot act yet; write: "
-            "trajlm convert %s --to trajlm FOLDER --statistics-from DATASET",
-            folder,
-            folder,
-        )
-    return model
+    return _importer(config)(config, read_safetensors(path), **options)
 
 
 def _importer(config: Mapping[str, Any]) -> Callable[..., Algorithm]:

@@ -11,7 +11,7 @@ import numpy as np
 from trajlm.core.errors import DataError
 from trajlm.core.files import json_bytes, replace_file
 from trajlm.core.formats import GROUP_FORMAT
-from trajlm.evaluation.protocol import refuse_mixed
+from trajlm.evaluation.protocol import AVERAGED, TRAINED, refuse_mixed
 from trajlm.evaluation.scores import bootstrap_interval
 
 
@@ -30,7 +30,9 @@ def group_rows(
     if not results:
         raise DataError("no runs to group")
     names = names or [f"run {number}" for number in range(len(results))]
-    refuse_mixed([result["protocol"] for result in results], names=names)
+    protocols = [result["protocol"] for result in results]
+    last = all(protocol.get("checkpoint") == "last" for protocol in protocols)
+    refuse_mixed(protocols, names=names, fields=TRAINED if last else AVERAGED)
     tables = [{row["target_return"]: row for row in result["rows"]} for result in results]
     return [_grouped([table[key] for table in tables], seed=seed) for key in tables[0]]
 

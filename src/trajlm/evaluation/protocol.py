@@ -27,6 +27,8 @@ AVERAGED: Mapping[str, str] = {
     "evaluation_seed": "evaluation seed",
 }
 """What runs must share for one average over them."""
+TRAINED: Mapping[str, str] = {**AVERAGED, "updates": "updates"}
+"""The same, where each run's last checkpoint is scored; the best one may be of any update."""
 
 
 def refuse_mixed(

@@ -157,14 +157,21 @@ def _scale(rows: Sequence[Row], num_tasks: int) -> str:
 
 
 def _seed_scores(entry: Entry, row: Row, *, scale: str) -> list[float]:
-    found = [_seed_score(run, row.get("target_return"), scale=scale) for run in entry.runs]
-    return [value for value in found if value is not None]
+    """The scores behind the entry's row: those of its runs, which must have been measured like it."""
+    measured = [run for run in entry.runs if run.evaluation is not None]
+    protocols = [run.evaluation.protocol for run in measured if run.evaluation is not None]
+    names = [run.name for run in measured]
+    refuse_mixed([entry.protocol, *protocols], names=[entry.name, *names])
+    return [_seed_score(run, row.get("target_return"), scale=scale) for run in entry.runs]
 
 
-def _seed_score(run: Run, target: Any, *, scale: str) -> float | None:
+def _seed_score(run: Run, target: Any, *, scale: str) -> float:
     rows = run.evaluation.rows if run.evaluation else ()
     row = next((row for row in rows if row.get("target_return") == target), {})
-    return finite(row.get(scale))
+    value = finite(row.get(scale))
+    if value is None:
+        raise DataError(f"{run.name} has no {scale} at the target {target}")
+    return value
 
 
 def _method(name: str, columns: Sequence[Sequence[float]], *, scale: str) -> Method:

@@ -34,7 +34,8 @@ def _entry(entry: Entry, *, named: bool) -> Markup:
         return gap(f"{entry.name}: no episode was held out, or it has not been measured.")
     tables = [rows for run in entry.runs if (rows := _deciles(run))]
     columns = [("All", amount(float(np.mean(losses))))]
-    for seeds in zip(*tables, strict=False):
+    for number in sorted({row["decile"] for rows in tables for row in rows}):
+        seeds = [row for rows in tables for row in rows if row["decile"] == number]
         first = seeds[0]
         episodes = count(int(first["episodes"]), "episode")
         name = f"{amount(first['low'])} to {amount(first['high'])} ({episodes})"
@@ -52,7 +53,7 @@ def _last_loss(run: Run) -> float | None:
 
 def _deciles(run: Run) -> list[Decile]:
     found = run.meta.get("held_out")
-    keys = ("low", "high", "episodes", "loss")
+    keys = ("decile", "low", "high", "episodes", "loss")
     rows = found if isinstance(found, list) else []
     return [
         r for r in rows if isinstance(r, dict) and all(finite(r.get(k)) is not None for k in keys)

@@ -16,10 +16,13 @@ from trajlm.report.records import Entry
 
 TITLES = {"mean": "Mean", "median": "Median", "iqm": "IQM", "optimality gap": "Optimality gap"}
 UNITS = (
-    "A score is that of one training seed on one dataset, at the highest return asked for that the "
-    "data contains. IQM: the mean of the middle half of all scores. Optimality gap: how far scores "
-    "stay below 100, lower is better. In brackets: 95% intervals, a bootstrap over training seeds "
-    "within each dataset (Agarwal et al. 2021)."
+    "A score is that of one training seed on one dataset; of a method that is asked for returns, at "
+    "the highest one that the data contains. IQM: the mean of the middle half of all scores. "
+)
+GAP = "Optimality gap: how far scores stay below 100, lower is better. "
+INTERVALS = (
+    "In brackets: 95% intervals, a bootstrap over training seeds within each dataset (Agarwal et al. "
+    "2021)."
 )
 
 
@@ -42,7 +45,7 @@ def methods(entries: Sequence[Entry]) -> Markup | None:
         tag("h3", "How probable it is that a run of the row's method beats one of the column's"),
         scroll("Improvement", _improvement(comparison)),
         tag("figure", chart, legend(keys)),
-        tag("p", UNITS, class_="fine"),
+        tag("p", _units(comparison), class_="fine"),
     )
 
 
@@ -51,13 +54,18 @@ def _tasks(comparison: Comparison) -> str:
     return f"{NAMES[comparison.scale]} over {count(len(comparison.tasks), 'dataset')}: {names}."
 
 
+def _units(comparison: Comparison) -> str:
+    has_gap = "optimality gap" in comparison.methods[0].statistics
+    return UNITS + (GAP if has_gap else "") + INTERVALS
+
+
 def _few_seeds(comparison: Comparison) -> Markup | None:
     fewest = min(method.num_seeds for method in comparison.methods)
     if fewest >= FEW_SEEDS:
         return None
-    text = f"{count(fewest, 'training seed')} a method, fewer than {FEW_SEEDS}: "
-    text += (
-        "no interval can be given." if fewest == 1 else "the intervals are themselves uncertain."
+    text = (
+        f"As few as {count(fewest, 'training seed')} a method, fewer than {FEW_SEEDS}: intervals are "
+        "themselves uncertain, and a single seed has none."
     )
     return tag("p", text, class_="warning", role="note")
 
