@@ -132,13 +132,20 @@ def over_all(matrices: dict[str, np.ndarray]) -> list[str]:
 def note(whole: int, rows: Sequence[dict[str, Any]]) -> str:
     """What the numbers are, under the table."""
     first = rows[0]["protocol"]
+    steps = ", ".join(f"{body} {count:,}" for body, count in BODIES.items())
+    over = (
+        f"the {whole} training seeds that have every cell, with 95% bootstrap intervals over seeds "
+        "within datasets"
+        if whole > 1
+        else "the one training seed that has every cell, so without intervals"
+    )
     return (
         "dataset_score (0: the random behaviour, 100: the expert behaviour's sampled episodes): the "
         "mean over training seeds, in brackets the lowest and highest seed. DT is asked for the best "
         f"return in its data. {first['updates']:,} updates, {first['episodes']} episodes a seed, last "
-        f"checkpoint, MuJoCo {first['mujoco']}. Last lines: over all datasets and the {whole} training "
-        "seeds that have every cell, with 95% bootstrap intervals over seeds within datasets. Each "
-        "cell's command stands in rows.jsonl; all of them: `python scripts/baselines.py results/baselines`."
+        f"checkpoint, MuJoCo {first['mujoco']}; steps of data: {steps}. Last lines: over all datasets "
+        f"and {over}. Each cell's command stands in rows.jsonl; all of them: `python "
+        "scripts/baselines.py results/baselines`."
     )
 
 

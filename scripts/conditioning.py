@@ -31,6 +31,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 LEVELS = ("q5", "q20", "q35", "q50", "q65", "q80", "q95", "max")
+NOTE = (
+    "{updates:,} updates, {episodes} episodes a target and seed. Targets: the data's 5, 20, 35, 50, 65, "
+    "80 and 95% quantiles and its best return, less those nearer than 1% of the range. Commands stand in "
+    "rows.jsonl; all of them: `python scripts/conditioning.py results/conditioning`, after "
+    "`scripts/baselines.py`, which trains the models."
+)
 BLUE, GREY, INK = "#0072b2", "#c9ced6", "#22262e"
 
 
@@ -143,6 +149,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{rank_correlation(targets, mean):.2f}" if len(targets) > 2 else "",
             ]
             lines.append("| " + " | ".join(cells) + " |")
+    if rows:
+        first = rows[0]["protocol"]
+        lines += ["", NOTE.format(updates=first["updates"], episodes=first["episodes"])]
     return "\n".join(lines) + "\n"
 
 

@@ -21,6 +21,8 @@ EXTRAS = {
     "report": ("matplotlib", "plots"),
     "tensorboard": ("tensorboard", "TensorBoard files"),
     "collect": ("stable_baselines3", "training new behaviours"),
+    "bench": ("transformers", "the implementation that trajlm bench compares with"),
+    "minigrid": ("minigrid", "MiniGrid's tasks"),
 }
 EGL_PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"
 
