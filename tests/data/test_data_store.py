@@ -55,7 +55,8 @@ def test_sums_to_go_equal_the_formula(episodes: list[list[float]], discount: flo
             terms = [discount ** (k - t) * float(flat[k]) for k in range(t, stop)]
             scale = 1.0 + sum(map(abs, terms))
             assert abs(sums[t] - sum(terms)) <= 1e-9 * scale
-            assert abs(values[t] - (sum(terms) - float(flat[t]))) <= 1e-9 * scale
+            later = [discount ** (k - t - 1) * float(flat[k]) for k in range(t + 1, stop)]
+            assert abs(values[t] - sum(later)) <= 1e-9 * (1.0 + sum(map(abs, later)))
 
 
 def test_huge_rewards_do_not_leak_into_the_next_episode() -> None:

@@ -159,7 +159,8 @@ class Stay:
 def test_best_follows_the_held_out_loss(toy, tmp_path, monkeypatch):
     values = iter([3.0, 1.0, 2.0])
     monkeypatch.setattr(
-        "trajlm.training.trainer.held_out_loss", lambda model, batches, **_: next(values)
+        "trajlm.training.trainer.held_out_metrics",
+        lambda model, batches, **_: {"loss": next(values)},
     )
     trainer = toy.toy_trainer(tmp_path, validation=list, validation_every=10, keep_last=1)
     result = trainer.run()

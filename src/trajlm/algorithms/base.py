@@ -54,6 +54,17 @@ class Algorithm(nn.Module, ABC):
         """Add columns and fit statistics; pure."""
 
     @classmethod
+    def prepare_held_out(
+        cls, config: Any, store: TrajectoryStore, fitted: Mapping[str, np.ndarray]
+    ) -> TrajectoryStore:
+        """Episodes that are not trained on, made ready with what was `fitted` on those that are.
+
+        By default as `prepare` does, which suits an algorithm whose columns depend on no fit and
+        which keeps every episode.
+        """
+        return cls.prepare(config, store).store
+
+    @classmethod
     @abstractmethod
     def build(cls, config: Any, spec: DataSpec, fitted: Mapping[str, np.ndarray]) -> Self:
         """A fresh model. `fitted` may be empty: a checkpoint's buffers then fill it."""
@@ -62,6 +73,12 @@ class Algorithm(nn.Module, ABC):
     @abstractmethod
     def windows(cls, config: Any, spec: DataSpec) -> WindowRequest:
         """The windows that `forward` is fed."""
+
+    @property
+    def published_schedule(self) -> bool:
+        """Whether the learning rate follows the Trajectory Transformer's published code, which sets
+        it after each update and lets its cosine rise again."""
+        return False
 
     @abstractmethod
     def forward(self, batch: SequenceBatch) -> Loss:

@@ -30,14 +30,17 @@ def discounted_sum_to_go(
 
 
 def value_to_go(rewards: np.ndarray, offsets: np.ndarray, *, discount: float) -> np.ndarray:
-    """V_t = sum_{k>=1} discount^k r_{t+k}, WITHOUT r_t: (M,) -> (M,) float64.
+    """V_t = sum_{k>=1} discount^(k-1) r_{t+k}, WITHOUT r_t: (M,) -> (M,) float64.
 
     The published Trajectory Transformer's code defines it so (its paper includes r_t); only this
-    form makes its planner's score, sum of rewards plus the last value, a discounted return.
+    form makes its planner's score, sum of discount^i r_i plus discount^(t+1) V_t, a discounted
+    return. V_t is the discounted sum of the step after, and 0 at an episode's last step.
     """
-    return discounted_sum_to_go(rewards, offsets, discount=discount) - np.asarray(
-        rewards, np.float64
-    )
+    sums = discounted_sum_to_go(rewards, offsets, discount=discount)
+    values = np.zeros_like(sums)
+    values[:-1] = sums[1:]
+    values[offsets[1:][np.diff(offsets) > 0] - 1] = 0.0
+    return values
 
 
 def delayed(rewards: np.ndarray, offsets: np.ndarray) -> np.ndarray:

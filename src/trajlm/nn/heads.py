@@ -152,3 +152,24 @@ def choices(
     entries = values.long() if shape else values.long()[..., None]
     limits = torch.tensor(sizes, device=values.device) - 1
     return (entries - start).clamp_min(0).minimum(limits)
+
+
+class SlotHead(nn.Module):
+    """A bias-free linear map of its own for each slot of a transition (the published EinLinear).
+
+    `weight` (D, V, W). The map of slot s reads the token in slot s and predicts the one after it.
+    """
+
+    def __init__(self, slots: int, tokens: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(slots, tokens, width))
+        for slot in self.weight.detach():
+            nn.init.kaiming_uniform_(slot, a=5**0.5)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states of whole transitions (M, D, W), slot by slot -> logits (D, M, V)."""
+        return torch.bmm(hidden.transpose(0, 1), self.weight.transpose(1, 2))
+
+    def at(self, hidden: Tensor, slot: int) -> Tensor:
+        """(R, W) of tokens in one slot -> (R, V)."""
+        return functional.linear(hidden, self.weight[slot])

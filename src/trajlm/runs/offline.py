@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trajlm.algorithms.base import Algorithm, Prepared
+from trajlm.algorithms.base import Algorithm
 from trajlm.core.config import merge
 from trajlm.core.errors import DataError, UsageError
 from trajlm.core.files import replace_file
@@ -244,12 +244,10 @@ def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
         model = algorithm.build(config.model, spec, prepared.fitted)
     batch_size = config.training.batch_size
     loader = Loader(prepared.store, request, batch_size=batch_size, seed=config.seed)
-    aside: Prepared | None = None
+    aside: TrajectoryStore | None = None
     if len(held_out):
-        aside = algorithm.prepare(config.model, store.select(held_out))
-    return Assembly(
-        model=model, loader=loader, request=request, held_out=None if aside is None else aside.store
-    )
+        aside = algorithm.prepare_held_out(config.model, store.select(held_out), prepared.fitted)
+    return Assembly(model=model, loader=loader, request=request, held_out=aside)
 
 
 def known_spec(store: TrajectoryStore, config: RunConfig) -> DataSpec:

@@ -19,7 +19,7 @@ class TrainingConfig:
     `weight_decay` acts on the parameters of `decay`: on "all" of them, as plain AdamW in the
     published code does, or on "matrices" only (tensors of two axes or more).
     `schedule`: after the linear warm-up the rate stays, or falls along half a cosine over the
-    remaining updates to `final_rate` times itself.
+    remaining updates to `final_rate` times itself, or along `decay_steps` of them, and stays there.
     `gradient_clip`: the largest global norm of the gradient; None for no clipping.
     `precision`: "auto" takes bf16 only where the hardware multiplies it natively.
     `validation_fraction`: the share of episodes held out.
@@ -31,10 +31,11 @@ class TrainingConfig:
     batch_size: int = 64
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
-    decay: Literal["all", "matrices"] = "all"
+    decay: Literal["all", "matrices", "linear"] = "all"
     betas: tuple[float, ...] = (0.9, 0.999)
     warmup_steps: int = 10_000
     schedule: Literal["constant", "cosine"] = "constant"
+    decay_steps: int | None = None
     final_rate: float = 0.1
     gradient_clip: float | None = 0.25
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -52,6 +53,8 @@ class TrainingConfig:
             _at_least(name, getattr(self, name), 1)
         for name in ("warmup_steps", "validation_every", "evaluate_every", "checkpoint_every"):
             _at_least(name, getattr(self, name), 0)
+        if self.decay_steps is not None:
+            _at_least("decay_steps", self.decay_steps, 1)
         for name in ("learning_rate", "gradient_clip", "time_limit"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

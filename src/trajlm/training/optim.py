@@ -14,11 +14,22 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     """Fused AdamW over the trainable parameters.
 
     `decay="all"` decays biases and layer norms too: the published Decision Transformer hands all
-    parameters to plain AdamW.
+    parameters to plain AdamW. `decay="linear"` spares tables too, of embeddings and of positions
+    (a model's own bare parameters): the published Trajectory Transformer does.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trained if config.decay == "all" or p.ndim >= 2]
-    spared = [p for p in trained if not (config.decay == "all" or p.ndim >= 2)]
+    tables = set()
+    if config.decay == "linear":
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        tables |= {id(parameter) for parameter in model.parameters(recurse=False)}
+
+    def decays(parameter: Tensor) -> bool:
+        if config.decay == "all":
+            return True
+        return parameter.ndim >= 2 and id(parameter) not in tables
+
+    decayed = [p for p in trained if decays(p)]
+    spared = [p for p in trained if not decays(p)]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": spared, "weight_decay": 0.0},
@@ -31,17 +42,26 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     )
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """The rate of the update with index `step` (the first is 0, at 1/warmup of the full rate)."""
+def learning_rate(config: TrainingConfig, step: int, *, published: bool = False) -> float:
+    """The rate of the update with index `step` (the first is 0, at 1/warmup of the full rate).
+
+    `published`: as the Trajectory Transformer's authors compute it: set after each update, so that
+    the first has the full rate, and without an end, so that the cosine rises again.
+    """
+    if published:
+        if step == 0:
+            return config.learning_rate
+        step -= 1
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
-    # Progress is clamped: the published Trajectory Transformer's cosine rises again past its end.
-    span = max(1, config.steps - config.warmup_steps)
-    progress = min(1.0, (step - config.warmup_steps) / span)
-    share = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * share
+    last = config.decay_steps or config.steps
+    progress = (step - config.warmup_steps) / max(1, last - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * (progress if published else min(1.0, progress))))
+    if published:  # theirs is cut off below, not stretched to end there
+        return config.learning_rate * max(config.final_rate, cosine)
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

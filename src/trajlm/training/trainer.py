@@ -27,7 +27,7 @@ from trajlm.training.archive import CheckpointArchive
 from trajlm.training.checkpoint import TRAINER, checkpoint_files, restore_checkpoint
 from trajlm.training.clocks import EverySteps
 from trajlm.training.config import TrainingConfig
-from trajlm.training.held_out import held_out_loss, seed_generators
+from trajlm.training.held_out import held_out_metrics, seed_generators
 from trajlm.training.lock import RunLock
 from trajlm.training.metrics import Metrics
 from trajlm.training.optim import (
@@ -151,13 +151,16 @@ class Trainer:
         loss, norm = self._gradient(self.loader.batch(step).to(self.device), step)
         self.guard.watch(step, loss.value, norm)
         clip_in_next_step(self.optimizer, norm, self.config.gradient_clip)
-        set_learning_rate(self.optimizer, learning_rate(self.config, step))
+        set_learning_rate(self.optimizer, self._rate(step))
         self.optimizer.step()
         if self.device.type == "cpu":  # elsewhere the flag is read when the device is waited for
             self._check_finite()
         values = {f"train/{name}": value for name, value in loss.metrics.items()}
         values |= {"train/loss": loss.value, "train/gradient_norm": norm}
         self.metrics.record(step + 1, values)
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.config, step, published=self.model.published_schedule)
 
     def _gradient(self, batch: SequenceBatch, step: int) -> tuple[Loss, Tensor]:
         """The loss of the update, its gradient (in the parameters) and the gradient's norm."""
@@ -172,27 +175,27 @@ class Trainer:
 
     def _log(self, done: int) -> None:
         self._check_finite()
-        rate = {"train/learning_rate": learning_rate(self.config, done - 1)}
+        rate = {"train/learning_rate": self._rate(done - 1)}
         self.latest |= self.metrics.write(done, rate, means=True)
 
     def _write(self, done: int, values: Mapping[str, float]) -> None:
         self.latest |= self.metrics.write(done, values)
 
     def _validate(self, done: int) -> None:
-        """The mean loss of the held-out steps, without dropout."""
+        """The mean loss and metrics of the held-out steps, without dropout."""
         if self.validation is None or self.signals.received:
             return
         with self._instead_of_updates("validation"):
-            loss = held_out_loss(
+            means = held_out_metrics(
                 self.module,
                 self.validation(),
                 seed=self.seed,
                 device=self.device,
                 precision=self.precision,
             )
-        if loss is not None:
-            self._write(done, {"validation/loss": loss})
-            self._consider(done, "validation/loss", loss)
+        if means:
+            self._write(done, {f"validation/{name}": value for name, value in means.items()})
+            self._consider(done, "validation/loss", means["loss"])
 
     def _evaluate(self, done: int) -> None:
         """What `on_evaluate` measures, once for each step. A signal cuts it short."""
@@ -310,7 +313,7 @@ class Trainer:
         batch = self.loader.batch(step).to(self.device)
         loss, norm = self._gradient(batch, step)
         facts = divergence.diagnose(self.model, batch, loss=loss.value, norm=norm)
-        facts = {"step": step, "learning_rate": learning_rate(self.config, step)} | facts
+        facts = {"step": step, "learning_rate": self._rate(step)} | facts
         path = self.folder / divergence.FILE
         replace_file(path, json_bytes(facts))
         kept = (

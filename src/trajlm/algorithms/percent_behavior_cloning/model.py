@@ -44,6 +44,13 @@ class Model(Algorithm):
         return Prepared(store=store.best(config.fraction), fitted=fitted_statistics(store))
 
     @classmethod
+    def prepare_held_out(
+        cls, config: Config, store: TrajectoryStore, fitted: Mapping[str, np.ndarray]
+    ) -> TrajectoryStore:
+        """Every held-out episode, good or bad: the loss stands beside that of other methods."""
+        return store.finished
+
+    @classmethod
     def build(cls, config: Config, spec: DataSpec, fitted: Mapping[str, np.ndarray]) -> Self:
         return cls(config, spec, fitted)
 

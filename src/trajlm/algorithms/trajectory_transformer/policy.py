@@ -1,0 +1,323 @@
+"""Acting with a Trajectory Transformer: one plan for each slot and step, many slots at once.
+
+The carry holds the tokens of the last transitions and what is left of the last plan; nothing else
+is remembered. Slots whose pasts are equally long are planned together; draws are keyed by (episode
+seed, step), so a slot plans alike in any company.
+
+Legend: N slots, C context, D slots of a transition, H horizon, A action entries, P beams.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajlm.algorithms.trajectory_transformer.config import PolicyConfig
+from trajlm.core.config import overridden
+from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Condition, Critic, Observation, Step
+from trajlm.core.seeding import uniform
+from trajlm.nn.sampling import Filter
+from trajlm.planning.beam import Draws, Limits, Plans, Slot, likelihood_search, scored_search
+from trajlm.planning.cached import CachedModel
+from trajlm.planning.guidance import RewardScorer
+from trajlm.planning.tokens import TokenModel
+from trajlm.planning.window import Window
+
+if TYPE_CHECKING:
+    from trajlm.algorithms.trajectory_transformer.model import Model
+
+PLAN_STREAM = 0x71A9_0000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carry:
+    """The past of N slots as tokens.
+
+    `past` (N, C-1, D): the last transitions, newest last. `observation` (N, observation entries)
+    and `action` (N, A): tokens of the newest step. `plan` (N, S): what was planned after the newest
+    observation, `age` (N,) steps acted from it. `steps` (N,): steps seen in this episode. `goal` (N,
+    observation entries) real, NaN where there is none.
+    """
+
+    past: Tensor
+    observation: Tensor
+    action: Tensor
+    plan: Tensor
+    age: Tensor
+    steps: Tensor
+    goal: Tensor
+
+    def select(self, index: np.ndarray) -> Carry:
+        """The memory of the slots at `index` (M,)."""
+        rows = torch.as_tensor(index, device=self.steps.device)
+        return Carry(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class TrajectoryTransformerPolicy:
+    """Plans with `model` and acts the first action. Built by `Model.policy`."""
+
+    model: Model
+    config: PolicyConfig
+    guide: Critic | None = None
+    token_model: type[Any] = CachedModel
+
+    @classmethod
+    def of(
+        cls, model: Model, config: PolicyConfig, guide: Critic | None, **overrides: Any
+    ) -> TrajectoryTransformerPolicy:
+        """Raises `UsageError` where the plan does not fit the model."""
+        policy = cls(model.eval(), overridden(config, overrides, name="policy"), guide)
+        policy.window.check(horizon=policy.config.horizon)
+        if policy.config.goal is not None and model.config.goal == "none":
+            raise UsageError("goal: this model was not trained with goals; train with model.goal")
+        if guide is not None and policy.config.search == "likelihood":
+            raise UsageError("guide: a likelihood search takes none; use --policy.search reward")
+        return policy
+
+    @property
+    def window(self) -> Window:
+        return Window(
+            kind=self.config.window,
+            slots=self.model.layout.size,
+            context=self.config.context,
+            block=self.model.block_size,
+        )
+
+    # ---- the contract of a policy -----------------------------------------------------------
+
+    def initial(self, num_envs: int, condition: Condition | None = None) -> Carry:
+        """An empty memory. The condition's goals (N, ...), else the configuration's one."""
+        layout, device = self.model.layout, self.model.position.device
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64, device=device)
+
+        return Carry(
+            past=zeros(num_envs, self.window.past, layout.size),
+            observation=zeros(num_envs, layout.observation_size),
+            action=zeros(num_envs, layout.action_size),
+            plan=zeros(num_envs, self.config.horizon * layout.size - layout.observation_size),
+            age=zeros(num_envs),
+            steps=zeros(num_envs),
+            goal=self._goals(num_envs, condition).to(device),
+        )
+
+    def _goals(self, num_envs: int, condition: Condition | None) -> Tensor:
+        size = self.model.layout.observation_size
+        given = None if condition is None else condition.goal
+        if given is None and self.config.goal is not None:
+            given = np.broadcast_to(np.array(self.config.goal), (num_envs, len(self.config.goal)))
+        if given is None:
+            if self.model.config.goal != "none":
+                raise UsageError(f"goal: this model is asked for one; give {size} numbers")
+            return torch.full((num_envs, size), torch.nan)
+        goals = np.asarray(given, np.float32).reshape(num_envs, -1)
+        if goals.shape[1] != size or not np.isfinite(goals).all():
+            raise UsageError(f"goal: expected {size} finite numbers, one an entry observed")
+        return torch.from_numpy(goals)
+
+    @torch.inference_mode()
+    def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
+        """The carry with this step in it, and the actions (N, ...) within the bounds."""
+        carry = self._observe(carry, step)
+        stale = (carry.age >= self.config.replan_every) | (carry.steps == 1)
+        if bool(stale.any()):
+            carry = self._replan(carry, np.flatnonzero(stale.cpu().numpy()), seed=step.seed)
+        layout = self.model.layout
+        first = carry.age * layout.size
+        places = first[:, None] + torch.arange(layout.action_size, device=first.device)
+        tokens = carry.plan.gather(1, places)
+        carry = replace(carry, action=tokens, age=carry.age + 1)
+        decoded = self.model.discretizer.decode(tokens, first=layout.actions.start)
+        return carry, layout.actions_of(decoded.cpu().numpy())
+
+    def _observe(self, carry: Carry, step: Step) -> Carry:
+        """The transition that ended joins the past; slots that start afresh have none."""
+        model, layout = self.model, self.model.layout
+        device = carry.steps.device
+        entries = torch.from_numpy(layout.observation_rows(columns_of(step.observation)))
+        first = torch.as_tensor(step.is_first, device=device)
+        reward = torch.as_tensor(np.asarray(step.reward, np.float32), device=device)
+        ended = torch.cat(
+            [
+                carry.observation,
+                carry.action,
+                model.discretizer.encode(reward[:, None], first=layout.reward),
+                # A value is not known yet; its token is never seen.
+                torch.zeros_like(carry.observation[:, :1]),
+            ],
+            dim=1,
+        )
+        return replace(
+            carry,
+            past=torch.cat([carry.past[:, 1:], ended[:, None]], dim=1)[:, -carry.past.shape[1] :]
+            if carry.past.shape[1]
+            else carry.past,
+            observation=model.discretizer.encode(entries.to(device)),
+            steps=torch.where(first, 0, carry.steps) + 1,
+            age=torch.where(first, 0, carry.age),
+        )
+
+    # ---- planning ---------------------------------------------------------------------------
+
+    def _replan(self, carry: Carry, stale: np.ndarray, *, seed: np.ndarray) -> Carry:
+        """New plans for the slots `stale`, those of equally long pasts together."""
+        known = (carry.steps - 1).clamp(max=carry.past.shape[1]).cpu().numpy()
+        plan, age = carry.plan.clone(), carry.age.clone()
+        for count in np.unique(known[stale]):
+            rows = stale[known[stale] == count]
+            part = carry.select(rows)
+            plans = self._plan(part, past=int(count), seed=seed[rows])
+            best = plans.best[:, : plan.shape[1]]
+            at = torch.as_tensor(rows, device=plan.device)
+            plan[at, : best.shape[1]] = best
+            age[at] = 0
+        return replace(carry, plan=plan, age=age)
+
+    @torch.inference_mode()
+    def plan(self, carry: Carry, step: Step) -> tuple[Carry, Plans]:
+        """The carry with this step in it and all beams of one new plan; every slot must have
+        an equally long past."""
+        carry = self._observe(carry, step)
+        past = int((carry.steps - 1).clamp(max=carry.past.shape[1])[0])
+        return carry, self._plan(carry, past=past, seed=step.seed)
+
+    def _plan(self, carry: Carry, *, past: int, seed: np.ndarray) -> Plans:
+        prefix = torch.cat(
+            [carry.past[:, carry.past.shape[1] - past :].flatten(1), carry.observation], dim=1
+        )
+        goal = None
+        if self.model.config.goal != "none":
+            goal = self.model.discretizer.encode(carry.goal)
+        model: TokenModel = self.token_model(self.model, self.window)
+        with torch.autocast(
+            prefix.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
+            if self.config.search == "likelihood":
+                return self._likeliest(model, prefix, goal)
+            return self._best(model, prefix, goal, carry, seed)
+
+    def _likeliest(self, model: TokenModel, prefix: Tensor, goal: Tensor | None) -> Plans:
+        schedule, rest = self.schedule
+        rounds = [schedule, *([[*rest, *schedule]] * (self.config.horizon - 1))]
+        return likelihood_search(
+            model,
+            prefix,
+            slots=[slot for part in rounds for slot in part],
+            beam_width=self.config.beam_width,
+            goal=goal,
+        )
+
+    def _best(
+        self,
+        model: TokenModel,
+        prefix: Tensor,
+        goal: Tensor | None,
+        carry: Carry,
+        seed: np.ndarray,
+    ) -> Plans:
+        schedule, rest = self.schedule
+        budget, started = self.config.time_budget_ms, time.perf_counter()
+        plans = scored_search(
+            model,
+            prefix,
+            schedule=schedule,
+            rest=rest,
+            horizon=self.config.horizon,
+            beam_width=self.config.beam_width,
+            num_samples=self.config.num_samples,
+            scorer=self.scorer,
+            draws=self._draws(seed, carry.steps.cpu().numpy(), device=prefix.device),
+            goal=goal,
+            limits=Limits(
+                seconds=None if budget is None else budget / 1e3,
+                agreed_tokens=self.model.layout.action_size if self.config.early_stop else None,
+            ),
+            suggestion=self._suggestion(carry),
+        )
+        spent = 1e3 * (time.perf_counter() - started)
+        if budget is not None and plans.depth == 1 and spent > budget:
+            logger.warning(
+                "time_budget_ms: %.0f is too small for one transition, which took %.0f", budget, spent
+            )
+        return plans
+
+    def _suggestion(self, carry: Carry) -> Tensor | None:
+        """With `warm_start`, what the plan before had left after the step that was acted."""
+        size = self.model.layout.size
+        if not self.config.warm_start or bool((carry.age == 0).any()):
+            return None
+        acted = int(carry.age[0])
+        left = carry.plan[:, acted * size :]
+        same = bool((carry.age == acted).all())
+        return left if same and left.shape[1] else None
+
+    @property
+    def scorer(self) -> RewardScorer:
+        return RewardScorer(
+            layout=self.model.layout,
+            discretizer=self.model.discretizer,
+            discount=self.model.config.discount,
+            percentile=self.config.percentile,
+            guide=self.guide,
+        )
+
+    @property
+    def schedule(self) -> tuple[list[Slot], list[Slot]]:
+        """The slots from the action to the value, and those of the next observation."""
+        config, layout, model = self.config, self.model.layout, self.model
+        # As published a stop token is a candidate like any other; it decodes to the top bin.
+        published = model.config.fidelity == "published"
+        allowed = model.num_bins + 1 if published else model.num_bins
+        observed = Filter(
+            top_k=config.top_k_observation,
+            cdf=config.cdf_observation,
+            temperature=config.temperature,
+        )
+        acted = Filter(
+            top_k=config.top_k_action, cdf=config.cdf_action, temperature=config.temperature
+        )
+        told = Filter(top_k=config.top_k_reward, temperature=config.temperature)
+        if config.search == "likelihood":  # filters belong to the drawing of actions
+            observed, acted, told = (Filter(temperature=1.0) for _ in range(3))
+        actions = [
+            Slot(index=i, keep=acted, allowed=allowed)
+            for i in range(layout.actions.start, layout.actions.stop)
+        ]
+        last = [
+            Slot(index=i, keep=told, allowed=allowed, watched=True)
+            for i in (layout.reward, layout.value)
+        ]
+        rest = [
+            Slot(index=i, keep=observed, allowed=allowed, ends=i == 0 and not published)
+            for i in range(layout.observation_size)
+        ]
+        return [*actions, *last], rest
+
+    def _draws(self, seed: np.ndarray, steps: np.ndarray, *, device: torch.device) -> Draws:
+        """Uniform draws keyed by (episode seed, step, plan step, slot, row)."""
+        slots = self.model.layout.size
+
+        def draws(depth: int, slot: int, rows: int) -> Tensor:
+            stream = PLAN_STREAM + depth * slots + slot
+            return torch.from_numpy(uniform(seed, steps, lanes=rows, stream=stream)).to(device)
+
+        return draws
+
+
+def columns_of(observation: Observation) -> dict[str, np.ndarray]:
+    """Observations (N, ...) under the names of their columns."""
+    if isinstance(observation, Mapping):
+        return {f"observations/{name}": np.asarray(leaf) for name, leaf in observation.items()}
+    return {"observations": np.asarray(observation)}

@@ -1,0 +1,118 @@
+"""A transition as a row of tokens: which entry sits in which slot.
+
+A transition is [observation, action, reward, value]; each entry has one slot, its own bins, its own
+embeddings and its own head.
+
+Legend: M rows, D slots of a transition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trajlm.core.errors import UsageError
+from trajlm.core.spec import Box, Discrete, MultiDiscrete, Space, leaves
+
+MOST_SLOTS = 1024
+KINDS = ("observation", "action", "reward", "value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The slots of a transition. `observation_names`: the leaves' columns, in their order.
+
+    `observation_size` entries are modelled; where the data have more, the first ones. `integers`
+    (D,): the number of values of an entry that counts from 0, and 0 where it is real.
+    """
+
+    observation: Space
+    action: Space
+    observation_size: int
+    action_size: int
+    integers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, observation: Space, action: Space, *, observation_size: int | None) -> Layout:
+        """Raises `UsageError` for more entries than a transition may have tokens."""
+        inner = [n for leaf in leaves(observation, "observations").values() for n in _counts(leaf)]
+        kept = len(inner) if observation_size is None else observation_size
+        if not 1 <= kept <= len(inner):
+            raise UsageError(f"observation_size: {kept} is not in 1..{len(inner)}")
+        outer = [n for leaf in leaves(action, "actions").values() for n in _counts(leaf)]
+        if kept + len(outer) + 2 > MOST_SLOTS:
+            raise UsageError(
+                f"observations: {kept} entries; a transition may have {MOST_SLOTS} tokens, so images "
+                "have no tokens in this version"
+            )
+        return cls(
+            observation=observation,
+            action=action,
+            observation_size=kept,
+            action_size=len(outer),
+            integers=(*inner[:kept], *outer, 0, 0),
+        )
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.observation_size + self.action_size + 2
+
+    @property
+    def actions(self) -> slice:
+        return slice(self.observation_size, self.observation_size + self.action_size)
+
+    @property
+    def reward(self) -> int:
+        return self.size - 2
+
+    @property
+    def value(self) -> int:
+        return self.size - 1
+
+    @property
+    def names(self) -> list[str]:
+        """Of each slot: observation_0, ..., action_0, ..., reward, value."""
+        inner = [f"observation_{i}" for i in range(self.observation_size)]
+        return [*inner, *(f"action_{i}" for i in range(self.action_size)), "reward", "value"]
+
+    def kind(self, slot: int) -> str:
+        """Which of `KINDS` a slot is of."""
+        return self.names[slot].partition("_")[0]
+
+    def observation_rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Observation columns by name, (M, ...) each, as (M, entries) float32."""
+        names = leaves(self.observation, "observations")
+        rows = [_entries(columns[name], leaf) for name, leaf in names.items()]
+        return np.concatenate(rows, axis=1)[:, : self.observation_size]
+
+    def action_rows(self, actions: np.ndarray) -> np.ndarray:
+        """(M, ...) as (M, entries) float32."""
+        assert isinstance(self.action, Box | Discrete | MultiDiscrete)
+        return _entries(actions, self.action)
+
+    def actions_of(self, rows: np.ndarray) -> np.ndarray:
+        """(M, entries) back to actions (M, ...) in the environment's dtype and bounds."""
+        space = self.action
+        if isinstance(space, Discrete):
+            return (np.rint(rows[:, 0]) + space.start).astype(space.dtype)
+        if isinstance(space, MultiDiscrete):
+            return np.rint(rows).astype(space.dtype)
+        assert isinstance(space, Box)
+        if space.low is not None and space.high is not None:
+            rows = np.clip(rows, np.asarray(space.low), np.asarray(space.high))
+        return rows.reshape(-1, *space.shape).astype(space.dtype)
+
+
+def _counts(leaf: Box | Discrete | MultiDiscrete) -> list[int]:
+    """For each entry the number of its values; 0 where it is real."""
+    if isinstance(leaf, Discrete):
+        return [leaf.n]
+    return list(leaf.nvec) if isinstance(leaf, MultiDiscrete) else [0] * leaf.size
+
+
+def _entries(column: np.ndarray, leaf: Box | Discrete | MultiDiscrete) -> np.ndarray:
+    rows = np.asarray(column).reshape(len(column), -1).astype(np.float32)
+    return rows - leaf.start if isinstance(leaf, Discrete) else rows

@@ -1,0 +1,296 @@
+"""Beam search over tokens: expand, score, keep; batched over environments.
+
+It sees a `TokenModel`, a schedule of slots and a scorer, and knows nothing of observations and
+rewards. Two searches: candidates drawn from the model and kept by a score (offline RL in Janner et
+al. 2021, algorithm 1), and the likeliest sequences (imitation). Ties go to the earlier candidate.
+
+Legend: N environments, P beams of each, C candidates of each, R rows, V tokens, S tokens of a plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trajlm.core.errors import CheckpointError, UsageError
+from trajlm.nn.sampling import Filter, draw
+from trajlm.planning.tokens import TokenModel
+
+Draws = Callable[[int, int, int], Tensor]
+"""(plan step, slot, rows of an environment) -> uniform draws (N, rows) in (0, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One token of the schedule. `index`: its place in a transition.
+
+    `allowed`: tokens 0.. that may be chosen; those above are no candidates. `ends`: a prediction of
+    a token above them ends the row's future (an absorbing end).
+    """
+
+    index: int
+    keep: Filter
+    allowed: int
+    watched: bool = False
+    ends: bool = False
+
+
+class Scorer(Protocol):
+    """What rows are kept by. Its memory is a tensor (R, K) that the search carries along."""
+
+    def initial(self, rows: int, *, like: Tensor) -> Tensor: ...
+
+    def __call__(self, depth: int, memory: Tensor, seen: Transition) -> tuple[Tensor, Tensor]:
+        """The new memory (R, K) and the scores (R,) after transition `depth` of the plan."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """What a search knows of a row's newest transition.
+
+    `tokens` (R, D') of its slots from the current position on, in the schedule's order;
+    `previous` (R, D): the last D tokens of the whole sequence. `watched`: by slot, the
+    log-probabilities (R, V) its token was chosen from. `alive` (R,) bool: no end was predicted.
+    """
+
+    previous: Tensor
+    watched: dict[int, Tensor]
+    alive: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """Beams, best first. `tokens` (N, P, S) without the prefix; `scores` (N, P); `alive` (N, P).
+
+    `depth`: transitions planned, less than asked for where the time ran out or all agreed.
+    """
+
+    tokens: Tensor
+    scores: Tensor
+    alive: Tensor
+    depth: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Tensor:
+        """(N, S)."""
+        return self.tokens[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a search may end before its horizon. Off by default."""
+
+    seconds: float | None = None
+    agreed_tokens: int | None = None
+    """Stop where all beams of all environments share these first tokens."""
+
+
+def scored_search(
+    model: TokenModel,
+    prefix: Tensor,
+    *,
+    schedule: Sequence[Slot],
+    rest: Sequence[Slot],
+    horizon: int,
+    beam_width: int,
+    num_samples: int,
+    scorer: Scorer,
+    draws: Draws,
+    goal: Tensor | None = None,
+    limits: Limits | None = None,
+    suggestion: Tensor | None = None,
+) -> Plans:
+    """The plans with the best scores, drawn from the model.
+
+    `prefix` (N, L) ends within a transition; `schedule` are the slots from there to the
+    transition's end, `rest` those of the next transition up to the same place. A plan is `horizon`
+    times `schedule`, with `rest` between. `suggestion` (N, S): a plan tried as the last
+    candidate of each environment, token by token, as far as it goes.
+
+    Raises `CheckpointError` where the model's predictions are not numbers.
+    """
+    limits = limits or Limits()
+    started = time.perf_counter()
+    count = len(prefix)
+    log_p = model.prefill(prefix, goal=goal)
+    tokens = prefix.new_empty(count, 0)
+    memory = scorer.initial(count, like=log_p)
+    alive = torch.ones(count, dtype=torch.bool, device=prefix.device)
+    scores = log_p.new_zeros(count)
+    per_env, depth = 1, 0
+    while True:
+        # As published: `beam_width` rows from the first step on, each `num_samples` times.
+        copies = beam_width * num_samples // per_env if depth == 0 else num_samples
+        model.expand(copies)
+        per_env *= copies
+        log_p, tokens, memory, alive = (
+            part.repeat_interleave(copies, dim=0) for part in (log_p, tokens, memory, alive)
+        )
+        watched: dict[int, Tensor] = {}
+        for place, slot in enumerate(schedule):
+            if slot.watched:
+                watched[slot.index] = log_p
+            uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
+            chosen = choose(log_p, slot, uniforms)
+            chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
+            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            if place < len(schedule) - 1:
+                log_p = model.step(chosen)
+        seen = Transition(previous=_tail(prefix, tokens, schedule, rest), watched=watched, alive=alive)
+        memory, scores = scorer(depth, memory, seen)
+        rows = best_rows(scores, environments=count, keep=min(beam_width, per_env))
+        model.select(rows)
+        per_env = len(rows) // count
+        tokens, memory, alive, scores = (part[rows] for part in (tokens, memory, alive, scores))
+        depth += 1
+        if depth == horizon or _over(limits, started, depth, tokens, count):
+            break
+        for slot in rest:
+            log_p = model.step(tokens[:, -1])
+            if slot.ends:
+                alive = alive & (log_p.argmax(-1) < slot.allowed)
+            uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
+            chosen = choose(log_p, slot, uniforms)
+            chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
+            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+        log_p = model.step(tokens[:, -1])
+    return Plans(
+        tokens=tokens.view(count, per_env, -1),
+        scores=scores.view(count, per_env),
+        alive=alive.view(count, per_env),
+        depth=depth,
+    )
+
+
+def likelihood_search(
+    model: TokenModel,
+    prefix: Tensor,
+    *,
+    slots: Sequence[Slot],
+    beam_width: int,
+    goal: Tensor | None = None,
+) -> Plans:
+    """The likeliest continuations of `prefix` (N, L) by the tokens of `slots`.
+
+    The width fills up from what candidates there are: one row at first, then as many as there are
+    tokens, up to `beam_width`. Scores are summed log-probabilities. Tokens that are not `allowed`
+    have none; a filter's `top_k` and `cdf` leave tokens out, as published.
+    """
+    count = len(prefix)
+    log_p = model.prefill(prefix, goal=goal)
+    tokens = prefix.new_empty(count, 0)
+    totals = log_p.new_zeros(count)
+    per_env = 1
+    for place, slot in enumerate(slots):
+        if place:
+            log_p = model.step(tokens[:, -1])
+        candidates = filtered(log_p, slot)
+        values = candidates.shape[-1]
+        sums = (totals[:, None] + candidates).view(count, per_env * values)
+        refuse_nan(sums)
+        possible = int((sums > -torch.inf).sum(1).min())
+        keep = max(1, min(beam_width, possible))
+        totals, places = stable_top(sums, keep)
+        rows = torch.arange(count, device=prefix.device)[:, None] * per_env + places // values
+        totals, rows = totals.flatten(), rows.flatten()
+        model.select(rows)
+        chosen = (places % values).flatten()
+        tokens = torch.cat([tokens[rows], chosen[:, None]], dim=1)
+        per_env = keep
+    alive = torch.ones(count, per_env, dtype=torch.bool, device=prefix.device)
+    scores = totals.view(count, per_env)
+    return Plans(tokens=tokens.view(count, per_env, -1), scores=scores, alive=alive, depth=0)
+
+
+def choose(log_p: Tensor, slot: Slot, uniforms: Tensor | None) -> Tensor:
+    """(R, V) -> tokens (R,), below `slot.allowed`."""
+    allowed = log_p[:, : slot.allowed]
+    if slot.keep.greedy:
+        return allowed.argmax(-1)
+    assert uniforms is not None
+    return draw(allowed, slot.keep, uniforms)
+
+
+def filtered(log_p: Tensor, slot: Slot) -> Tensor:
+    """(R, V) -> (R, allowed): log-probabilities as a likelihood search counts them."""
+    scaled = log_p
+    if slot.keep.temperature not in (0.0, 1.0):
+        scaled = torch.log_softmax(log_p / slot.keep.temperature, dim=-1)
+    scaled = scaled[:, : slot.allowed]
+    if slot.keep.top_k is not None and slot.keep.top_k < scaled.shape[-1]:
+        lowest = scaled.topk(slot.keep.top_k, dim=-1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < lowest, -torch.inf)
+    if slot.keep.cdf is not None:
+        ordered, order = torch.softmax(scaled, dim=-1).sort(dim=-1, stable=True)
+        left_out = ordered.cumsum(-1) <= slot.keep.cdf
+        left_out[:, -1] = False
+        scaled = scaled.masked_fill(
+            torch.zeros_like(left_out).scatter(1, order, left_out), -torch.inf
+        )
+    return scaled
+
+
+def best_rows(scores: Tensor, *, environments: int, keep: int) -> Tensor:
+    """The rows (N * keep,) with the best scores of each environment, best first."""
+    refuse_nan(scores)
+    per_env = scores.view(environments, -1)
+    _, places = stable_top(per_env, keep)
+    starts = torch.arange(environments, device=scores.device) * per_env.shape[1]
+    return (starts[:, None] + places).flatten()
+
+
+def stable_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row (N, K), largest first; of equal ones the earlier."""
+    ordered, places = values.sort(dim=-1, descending=True, stable=True)
+    return ordered[:, :count], places[:, :count]
+
+
+def refuse_nan(scores: Tensor) -> None:
+    if bool(torch.isnan(scores).any()):
+        raise CheckpointError("the model's predictions are not numbers (NaN); it cannot plan")
+
+
+def _suggested(chosen: Tensor, suggestion: Tensor | None, place: int, per_env: int) -> Tensor:
+    """The last row of each environment follows the suggestion, as far as it goes."""
+    if suggestion is None or place >= suggestion.shape[1]:
+        return chosen
+    by_env = chosen.view(-1, per_env).clone()
+    by_env[:, -1] = suggestion[:, place]
+    return by_env.flatten()
+
+
+def _tail(
+    prefix: Tensor, tokens: Tensor, schedule: Sequence[Slot], rest: Sequence[Slot]
+) -> Tensor:
+    """The last whole transition of each row, (R, D)."""
+    size = len(schedule) + len(rest)
+    missing = size - tokens.shape[1]
+    if missing <= 0:
+        return tokens[:, -size:]
+    before = prefix[:, prefix.shape[1] - missing :]
+    return torch.cat([before.repeat_interleave(len(tokens) // len(prefix), dim=0), tokens], dim=1)
+
+
+def _over(limits: Limits, started: float, depth: int, tokens: Tensor, count: int) -> bool:
+    if limits.seconds is not None:
+        spent = time.perf_counter() - started
+        # Another transition takes as long as those before did.
+        if spent * (depth + 1) / depth > limits.seconds:
+            return True
+    if limits.agreed_tokens is not None:
+        first = tokens[:, : limits.agreed_tokens].view(count, -1, limits.agreed_tokens)
+        return bool((first == first[:, :1]).all())
+    return False
+
+
+def check_search(*, beam_width: int, tokens: int) -> None:
+    """Raise `UsageError` for a search that cannot be."""
+    if beam_width < 1 or tokens < 1:
+        raise UsageError(f"beam_width: {beam_width}, tokens: {tokens}; both must be 1 or more")
