@@ -25,33 +25,37 @@ from trajlm.planning.window import Window
 
 
 class Store:
-    """Keys and values of one layer in buffers with room for more tokens."""
+    """Keys (rows, H, E, T) and values (rows, H, T, E) of one layer, in buffers with room for more.
+
+    Keys lie across, as scores multiply by them: twice as fast for one query a row.
+    """
 
     def __init__(self) -> None:
         self.key = self.value = torch.empty(0, 0, 0, 0)
 
     def reserve(self, rows: int, tokens: int, *, like: Tensor, keep: int = 0) -> None:
-        """Room for (rows, H, tokens, E); of what was there the first `keep` tokens stay.
+        """Room for `tokens` of `rows`; of what was there the first `keep` tokens stay.
         `like` (?, H, E)."""
-        there = self.key
+        there = self.value
         fits = len(there) >= rows and there.shape[2] >= tokens and there.dtype == like.dtype
         if fits and there.device == like.device:
             return
-        shape = (rows, like.shape[1], 2 * tokens if keep else tokens, like.shape[2])
+        heads, depth, room = like.shape[1], like.shape[2], 2 * tokens if keep else tokens
         old = self.key, self.value
-        self.key, self.value = like.new_empty(shape), like.new_empty(shape)
+        self.key = like.new_empty(rows, heads, depth, room)
+        self.value = like.new_empty(rows, heads, room, depth)
         if keep:
-            self.key[:, :, :keep] = old[0][:rows, :, :keep]
+            self.key[..., :keep] = old[0][:rows, ..., :keep]
             self.value[:, :, :keep] = old[1][:rows, :, :keep]
 
     def put(self, place: int, key: Tensor, value: Tensor) -> None:
         """(rows, H, E) at one place."""
-        self.key[: len(key), :, place] = key
+        self.key[: len(key), :, :, place] = key
         self.value[: len(value), :, place] = value
 
     def views(self, rows: int, tokens: int) -> KeyValue:
-        """(rows, H, tokens, E) each."""
-        return self.key[:rows, :, :tokens], self.value[:rows, :, :tokens]
+        """(rows, H, E, tokens) and (rows, H, tokens, E)."""
+        return self.key[:rows, ..., :tokens], self.value[:rows, :, :tokens]
 
 
 class CachedModel:
@@ -132,7 +136,7 @@ class CachedModel:
         elif len(rows) != self.environments:
             raise AssertionError("a window slides after whole transitions")
         run = run_tree(self.layers, chunks, states, rows, last=last)
-        self.trunk = [(key.contiguous(), value.contiguous()) for key, value in run.trunk]
+        self.trunk = [(key.transpose(2, 3).contiguous(), value.contiguous()) for key, value in run.trunk]
         self.own = self.drawn = 0
         self.copies, self.kept = 1, None
         for store, own in zip(self.beams, run.own, strict=True):
@@ -140,7 +144,7 @@ class CachedModel:
                 self.own = own[0].shape[2]
                 store.reserve(len(rows), self._room(self.own), like=own[0][:, :, 0])
                 key, value = store.views(len(rows), self.own)
-                key.copy_(own[0])
+                key.copy_(own[0].transpose(2, 3))
                 value.copy_(own[1])
         return run.hidden
 
@@ -153,58 +157,78 @@ class CachedModel:
         sampling = self.copies > 1
         before = self.drawn if sampling else self.own
         stores = self.samples if sampling else self.beams
+        room = max(before + 1, 2 * self.slots)
         for layer, weights in enumerate(self.layers):
-            query, key, value = weights.project(x)
+            mixed = weights.project(x)
             if stored:
-                room = max(before + 1, 2 * self.slots)
-                stores[layer].reserve(len(tokens), room, like=key, keep=before)
-                stores[layer].put(before, key, value)
-            x = weights.finish(x, self._attend(layer, query, fresh=int(stored)))
+                stores[layer].reserve(len(tokens), room, like=mixed[:, :, 1], keep=before)
+                stores[layer].put(before, mixed[:, :, 1], mixed[:, :, 2])
+            x = weights.finish(x, self._attend(layer, mixed, fresh=int(stored)))
         if stored and sampling:
             self.drawn += 1
         elif stored:
             self.own += 1
         return x
 
-    def _attend(self, layer: int, query: Tensor, *, fresh: int) -> Tensor:
-        """(R, H, E) queries over trunk, beams and samples -> (R, W). `fresh`: tokens just put."""
-        rows, heads, depth = query.shape
-        copies, count = self.copies, self.environments
-        groups, sampling = rows // copies, copies > 1
+    def _attend(self, layer: int, mixed: Tensor, *, fresh: int) -> Tensor:
+        """Queries in (R, H, 3, E) over trunk, beams and samples -> (R, W). `fresh`: tokens just put.
+
+        Products are of flat batches and strided views: small ones cost what is done around them.
+        """
+        rows, heads, _, depth = mixed.shape
+        groups, sampling = rows // self.copies, self.copies > 1
         own = self.own if sampling else self.own + fresh
         drawn = self.drawn + fresh if sampling else 0
         trunk_key, trunk_value = self.trunk[layer]
-        shared = trunk_key.shape[2]
-        own_key, own_value = self.beams[layer].views(groups, own)
-        drawn_key, drawn_value = self.samples[layer].views(rows, drawn)
+        shared = trunk_key.shape[3]
+        shape = (groups, self.copies, heads)
+        single = mixed.view(rows * heads, 3, depth)[:, :1]  # (R x H, 1, E)
+        scores = []
+        if shared:
+            by_env = self._by_environment(mixed[:, :, 0])
+            scores.append(self._by_row(torch.bmm(by_env, trunk_key.flatten(0, 1)), shape))
+        if own:
+            key, value = (part.flatten(0, 1) for part in self.beams[layer].views(groups, own))
+            by_beam = single if not sampling else _by_beam(mixed[:, :, 0], self.copies)
+            scores.append(_of_beams(torch.bmm(by_beam, key), shape))
+        if drawn:
+            drawn_key, drawn_value = (
+                part.flatten(0, 1) for part in self.samples[layer].views(rows, drawn)
+            )
+            scores.append(torch.bmm(single, drawn_key).view(*shape, drawn))
+        weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
         parts = []
         if shared:
-            by_env = query.view(count, rows // count, heads, depth).transpose(1, 2)
-            scores = torch.matmul(by_env, trunk_key.transpose(2, 3))  # (N, H, R/N, Tt)
-            parts.append(scores.transpose(1, 2).reshape(rows, heads, shared))
+            part = weights.reshape(rows, heads, -1)[..., :shared]
+            out = torch.bmm(self._by_environment(part), trunk_value.flatten(0, 1))
+            parts.append(self._by_row(out, shape))
         if own:
-            by_beam = query.view(groups, copies, heads, depth).transpose(1, 2)
-            scores = torch.matmul(by_beam, own_key.transpose(2, 3))  # (G, H, C, Tb)
-            parts.append(scores.transpose(1, 2).reshape(rows, heads, own))
+            if sampling:
+                part = _by_beam(weights[..., shared : shared + own].flatten(0, 1), self.copies)
+            else:
+                part = weights.view(rows * heads, 1, -1)[..., shared:]
+            parts.append(_of_beams(torch.bmm(part, value), shape))
         if drawn:
-            parts.append((query[:, :, None] @ drawn_key.transpose(2, 3))[:, :, 0])
-        weights = torch.softmax(parts[0] if len(parts) == 1 else torch.cat(parts, -1), dim=-1)
-        mixed = []
-        if shared:
-            part = weights[..., :shared].reshape(count, rows // count, heads, shared)
-            out = torch.matmul(part.transpose(1, 2), trunk_value)
-            mixed.append(out.transpose(1, 2).reshape(rows, -1))
-        if own:
-            part = weights[..., shared : shared + own].reshape(groups, copies, heads, own)
-            out = torch.matmul(part.transpose(1, 2), own_value)
-            mixed.append(out.transpose(1, 2).reshape(rows, -1))
-        if drawn:
-            out = weights[:, :, None, shared + own :] @ drawn_value
-            mixed.append(out.reshape(rows, -1))
-        total = mixed[0]
-        for part in mixed[1:]:
+            part = weights.view(rows * heads, 1, -1)[..., shared + own :]
+            parts.append(torch.bmm(part, drawn_value).view(*shape, depth))
+        total = parts[0]
+        for part in parts[1:]:
             total = total + part
-        return total
+        return total.reshape(rows, heads * depth)
+
+    def _by_environment(self, x: Tensor) -> Tensor:
+        """(R, H, A) -> (N x H, R / N, A)."""
+        count = self.environments
+        if count == 1:
+            return x.transpose(0, 1)
+        return x.view(count, -1, *x.shape[1:]).transpose(1, 2).reshape(-1, len(x) // count, x.shape[2])
+
+    def _by_row(self, x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """(N x H, R / N, A) -> (G, C, H, A)."""
+        by_env = x.view(self.environments, -1, *x.shape[1:]).transpose(1, 2)
+        if self.environments == 1:
+            by_env = by_env[0]
+        return by_env.reshape(*shape, x.shape[2])
 
     def _settle(self) -> None:
         """Make each kept row a beam: its beam's keys and values with those of its own samples."""
@@ -219,16 +243,15 @@ class CachedModel:
         if total:
             for layer in range(len(self.layers)):
                 old, samples, new = self.beams[layer], self.samples[layer], self.spare[layer]
-                like = (samples if drawn else old).key[:, :, 0]
+                like = (samples if drawn else old).value[:, :, 0]
                 new.reserve(len(kept), self._room(total), like=like)
-                for fresh, beams, own in zip(
-                    new.views(len(kept), total), (old.key, old.value), (samples.key, samples.value),
-                    strict=True,
-                ):
-                    if self.own:
-                        fresh[:, :, : self.own] = beams[:, :, : self.own][groups]
-                    if drawn:
-                        fresh[:, :, self.own :] = own[:, :, :drawn][kept]
+                key, value = new.views(len(kept), total)
+                if self.own:
+                    key[..., : self.own] = old.key[..., : self.own][groups]
+                    value[:, :, : self.own] = old.value[:, :, : self.own][groups]
+                if drawn:
+                    key[..., self.own :] = samples.key[..., :drawn][kept]
+                    value[:, :, self.own :] = samples.value[:, :, :drawn][kept]
                 self.beams[layer], self.spare[layer] = new, old
         self.own, self.drawn, self.copies, self.kept = total, 0, 1, None
 
@@ -236,3 +259,14 @@ class CachedModel:
         """For how many tokens a store with `tokens` is made: those of two transitions more, rounded
         up so that stores are made anew seldom."""
         return self.slots * (tokens // self.slots + 2)
+
+
+def _by_beam(x: Tensor, copies: int) -> Tensor:
+    """(R, H, A) -> (G x H, C, A)."""
+    return x.view(-1, copies, *x.shape[1:]).transpose(1, 2).reshape(-1, copies, x.shape[2])
+
+
+def _of_beams(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """(G x H, C, A) -> (G, C, H, A)."""
+    groups, copies, heads = shape
+    return x.view(groups, heads, copies, x.shape[2]).transpose(1, 2)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from trajlm.nn.transformer import Block
 
@@ -24,41 +23,67 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """A block whose query weights hold the scale of attention."""
+    """A block's weights as a planner multiplies by them.
+
+    Transposed and contiguous, which halves a product of few rows; the query's hold the scale of
+    attention; queries, keys and values of a head lie side by side, so that (R x H, 1, E) of each is
+    a view.
+    """
 
     block: Block
-    input: Tensor
-    bias: Tensor
     heads: int
+    mixed: tuple[Tensor, Tensor]
+    keys: tuple[Tensor, Tensor]
+    output: tuple[Tensor, Tensor]
+    mlp_input: tuple[Tensor, Tensor]
+    mlp_output: tuple[Tensor, Tensor]
 
     @classmethod
     def of(cls, block: Block) -> LayerWeights:
+        heads = block.attention.num_heads
         weight, bias = block.attention.input.weight, block.attention.input.bias
-        width, heads = weight.shape[1], block.attention.num_heads
+        width = weight.shape[1]
         scale = torch.ones_like(bias)
         scale[:width] = (width // heads) ** -0.5
-        return cls(block, weight * scale[:, None], bias * scale, heads)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(M, W) -> scaled queries, keys and values (M, H, E)."""
-        mixed = functional.linear(self.block.norm_attention(x), self.input, self.bias)
-        query, key, value = mixed.view(len(x), 3, self.heads, -1).unbind(1)
-        return query, key, value
+        def by_head(x: Tensor, first: int) -> Tensor:
+            """(3 x W, ...) with the parts `first`.. of a head side by side."""
+            parts = x.view(3, heads, width // heads, *x.shape[1:])[first:]
+            return parts.transpose(0, 1).flatten(0, 2).t().contiguous()
 
-    def project_keys(self, x: Tensor) -> KeyValue:
-        """Keys and values (M, H, E) alone."""
-        width = x.shape[-1]
-        normed = self.block.norm_attention(x)
-        mixed = functional.linear(normed, self.input[width:], self.bias[width:])
-        key, value = mixed.view(len(x), 2, self.heads, -1).unbind(1)
-        return key, value
+        weight, bias = weight * scale[:, None], bias * scale
+        return cls(
+            block=block,
+            heads=heads,
+            mixed=(by_head(weight, 0), by_head(bias, 0)),
+            keys=(by_head(weight, 1), by_head(bias, 1)),
+            output=_transposed(block.attention.output),
+            mlp_input=_transposed(block.mlp_input),
+            mlp_output=_transposed(block.mlp_output),
+        )
+
+    def project(self, x: Tensor) -> Tensor:
+        """(M, W) -> scaled queries, keys and values side by side, (M, H, 3, E)."""
+        weight, bias = self.mixed
+        mixed = torch.addmm(bias, self.block.norm_attention(x), weight)
+        return mixed.view(len(x), self.heads, 3, -1)
+
+    def project_keys(self, x: Tensor) -> Tensor:
+        """Keys and values alone, (M, H, 2, E)."""
+        weight, bias = self.keys
+        mixed = torch.addmm(bias, self.block.norm_attention(x), weight)
+        return mixed.view(len(x), self.heads, 2, -1)
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Both residual branches, from what attention mixed: (M, W) -> (M, W)."""
-        block = self.block
-        x = x + block.attention.output(mixed)
-        hidden = block.activation(block.mlp_input(block.norm_mlp(x)))
-        return x + block.mlp_output(hidden)
+        x = torch.addmm(self.output[1], mixed, self.output[0]).add_(x)
+        weight, bias = self.mlp_input
+        hidden = self.block.activation(torch.addmm(bias, self.block.norm_mlp(x), weight))
+        return torch.addmm(self.mlp_output[1], hidden, self.mlp_output[0]).add_(x)
+
+
+def _transposed(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    return linear.weight.T.contiguous(), linear.bias
 
 
 @dataclass(frozen=True)
@@ -203,10 +228,10 @@ def run_tree(
     for number, weights in enumerate(layers):
         final = number == len(layers) - 1
         if final and tail is not None:
-            key, value = weights.project_keys(x)
+            key, value = weights.project_keys(x).unbind(2)
             query = key[:0]
         else:
-            query, key, value = weights.project(x)
+            query, key, value = weights.project(x).unbind(2)
         keys = [_heads(part, shape) for part, shape in zip(key.split(sizes), shapes, strict=True)]
         values = [_heads(part, shape) for part, shape in zip(value.split(sizes), shapes, strict=True)]
         trunk = (keys[0], values[0])
@@ -232,7 +257,7 @@ def run_tree(
                 mixed.append(out.flatten(0, 1))
             x = weights.finish(x, torch.cat(mixed))
         if tail is not None:
-            asked, _, _ = weights.project(tail)
+            asked = weights.project(tail)[:, :, 0]
             counts = [per_env] * len(chunks[0].counts)
             out = attend(asked[:, None], counts, trunk, own, causal=0)
             tail = weights.finish(tail, out[:, 0])
