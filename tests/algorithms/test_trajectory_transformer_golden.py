@@ -120,6 +120,7 @@ def test_log_probabilities_through_the_sliding_window(
         walker = kind(model, published_window(published))
         found = [walker.prefill(tokens[:, :first])]
         found += [walker.step(tokens[:, place]) for place in range(first, tokens.shape[1])]
+    found = [torch.log_softmax(logits, dim=-1) for logits in found]
     close(torch.stack(found, dim=1)[:, : golden["window_logp"].shape[1]], golden["window_logp"])
 
 
@@ -154,13 +155,13 @@ def test_greedy_plan(
     walker = kind(model, published_window(published))
     chosen, decoded = [], []
     with torch.inference_mode():
-        log_p = walker.prefill(prefix)
+        log_p = torch.log_softmax(walker.prefill(prefix), dim=-1)
         # A row of the recorded plan begins with the action of its transition.
         for place in range(prefix.shape[1], prefix.shape[1] + size * published["horizon"]):
             if place % size >= size - 2:
                 decoded.append(log_p[0].exp()[:-1] @ middles)
             chosen.append(log_p.argmax(-1))
-            log_p = walker.step(chosen[-1])
+            log_p = torch.log_softmax(walker.step(chosen[-1]), dim=-1)
     sequence = torch.cat([prefix[0], torch.cat(chosen)])
     recorded = golden["plan_sequence"].flatten()
     first = prefix.shape[1] - published["observation_dim"]

@@ -117,8 +117,8 @@ def plan(kind: type, case, *, rows: slice = slice(None), width: int = 5, samples
 
 @settings(max_examples=40, deadline=None)
 @given(cases())
-def test_log_probabilities_are_the_uncached_ones_past_slides_and_branches(case) -> None:
-    """Random walks with copies and selections; every log-probability to 1e-9."""
+def test_logits_are_the_uncached_ones_past_slides_and_branches(case) -> None:
+    """Random walks with copies and selections; every logit to 1e-9."""
     model, window, prefix, goal, horizon, seed = case
     generator = torch.Generator().manual_seed(seed + 2)
     slow, fast = RecomputeModel(model, window), CachedModel(model, window)
@@ -202,12 +202,12 @@ def test_likelihood_search_is_the_uncached_one_and_its_scores_are_likelihoods(ca
         torch.testing.assert_close(found[0].scores, found[1].scores, rtol=0, atol=1e-9)
         # The score of the best is the sum of the log-probabilities of its tokens.
         walker, total = RecomputeModel(model, window), torch.zeros(len(prefix), dtype=torch.float64)
-        log_p = walker.prefill(prefix, goal=goal)
+        log_p = torch.log_softmax(walker.prefill(prefix, goal=goal), dim=-1)
         for place in range(found[0].tokens.shape[2]):
             token = found[0].best[:, place]
             total += log_p.gather(1, token[:, None])[:, 0]
             if place + 1 < found[0].tokens.shape[2]:
-                log_p = walker.step(token)
+                log_p = torch.log_softmax(walker.step(token), dim=-1)
     torch.testing.assert_close(total, found[0].scores[:, 0], rtol=0, atol=1e-9)
 
 

@@ -38,15 +38,15 @@ class Filter:
         return self.top_k == 1 or self.temperature == 0.0
 
 
-def draw(log_probabilities: Tensor, keep: Filter, uniforms: Tensor) -> Tensor:
+def draw(logits: Tensor, keep: Filter, uniforms: Tensor) -> Tensor:
     """(R, V), uniforms (R,) in (0, 1) -> tokens (R,) int64, by the inverse of the cumulated mass.
 
     Tokens are laid in rising order of probability; ties by number. The published `cdf` filter
     compares with <=, so that tokens of equal probability go together, and with all of them.
     """
     if keep.greedy:
-        return log_probabilities.argmax(-1)
-    scaled = log_probabilities / keep.temperature if keep.temperature != 1.0 else log_probabilities
+        return logits.argmax(-1)
+    scaled = logits / keep.temperature if keep.temperature != 1.0 else logits
     probabilities = torch.softmax(scaled, dim=-1)
     ordered, tokens = torch.sort(probabilities, dim=-1, stable=True)
     if keep.top_k is not None and keep.top_k < ordered.shape[-1]:

@@ -119,30 +119,30 @@ def scored_search(
     limits = limits or Limits()
     started = time.perf_counter()
     count = len(prefix)
-    log_p = model.prefill(prefix, goal=goal)
+    logits = model.prefill(prefix, goal=goal)
     tokens = prefix.new_empty(count, 0)
-    memory = scorer.initial(count, like=log_p)
+    memory = scorer.initial(count, like=logits)
     alive = torch.ones(count, dtype=torch.bool, device=prefix.device)
-    scores = log_p.new_zeros(count)
+    scores = logits.new_zeros(count)
     per_env, depth = 1, 0
     while True:
         # As published: `beam_width` rows from the first step on, each `num_samples` times.
         copies = beam_width * num_samples // per_env if depth == 0 else num_samples
         model.expand(copies)
         per_env *= copies
-        log_p, tokens, memory, alive = (
-            part.repeat_interleave(copies, dim=0) for part in (log_p, tokens, memory, alive)
+        logits, tokens, memory, alive = (
+            part.repeat_interleave(copies, dim=0) for part in (logits, tokens, memory, alive)
         )
         watched: dict[int, Tensor] = {}
         for place, slot in enumerate(schedule):
             if slot.watched:
-                watched[slot.index] = log_p
+                watched[slot.index] = torch.log_softmax(logits, dim=-1)
             uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
-            chosen = choose(log_p, slot, uniforms)
+            chosen = choose(logits, slot, uniforms)
             chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             if place < len(schedule) - 1:
-                log_p = model.step(chosen)
+                logits = model.step(chosen)
         seen = Transition(previous=_tail(prefix, tokens, schedule, rest), watched=watched, alive=alive)
         memory, scores = scorer(depth, memory, seen)
         rows = best_rows(scores, environments=count, keep=min(beam_width, per_env))
@@ -153,14 +153,14 @@ def scored_search(
         if depth == horizon or _over(limits, started, depth, tokens, count):
             break
         for slot in rest:
-            log_p = model.step(tokens[:, -1])
+            logits = model.step(tokens[:, -1])
             if slot.ends:
-                alive = alive & (log_p.argmax(-1) < slot.allowed)
+                alive = alive & (logits.argmax(-1) < slot.allowed)
             uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
-            chosen = choose(log_p, slot, uniforms)
+            chosen = choose(logits, slot, uniforms)
             chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
-        log_p = model.step(tokens[:, -1])
+        logits = model.step(tokens[:, -1])
     return Plans(
         tokens=tokens.view(count, per_env, -1),
         scores=scores.view(count, per_env),
@@ -184,14 +184,14 @@ def likelihood_search(
     have none; a filter's `top_k` and `cdf` leave tokens out, as published.
     """
     count = len(prefix)
-    log_p = model.prefill(prefix, goal=goal)
+    logits = model.prefill(prefix, goal=goal)
     tokens = prefix.new_empty(count, 0)
-    totals = log_p.new_zeros(count)
+    totals = logits.new_zeros(count)
     per_env = 1
     for place, slot in enumerate(slots):
         if place:
-            log_p = model.step(tokens[:, -1])
-        candidates = filtered(log_p, slot)
+            logits = model.step(tokens[:, -1])
+        candidates = filtered(logits, slot)
         values = candidates.shape[-1]
         sums = (totals[:, None] + candidates).view(count, per_env * values)
         refuse_nan(sums)
@@ -209,20 +209,19 @@ def likelihood_search(
     return Plans(tokens=tokens.view(count, per_env, -1), scores=scores, alive=alive, depth=0)
 
 
-def choose(log_p: Tensor, slot: Slot, uniforms: Tensor | None) -> Tensor:
+def choose(logits: Tensor, slot: Slot, uniforms: Tensor | None) -> Tensor:
     """(R, V) -> tokens (R,), below `slot.allowed`."""
-    allowed = log_p[:, : slot.allowed]
+    allowed = logits[:, : slot.allowed]
     if slot.keep.greedy:
         return allowed.argmax(-1)
     assert uniforms is not None
     return draw(allowed, slot.keep, uniforms)
 
 
-def filtered(log_p: Tensor, slot: Slot) -> Tensor:
+def filtered(logits: Tensor, slot: Slot) -> Tensor:
     """(R, V) -> (R, allowed): log-probabilities as a likelihood search counts them."""
-    scaled = log_p
-    if slot.keep.temperature not in (0.0, 1.0):
-        scaled = torch.log_softmax(log_p / slot.keep.temperature, dim=-1)
+    temperature = slot.keep.temperature or 1.0
+    scaled = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
     scaled = scaled[:, : slot.allowed]
     if slot.keep.top_k is not None and slot.keep.top_k < scaled.shape[-1]:
         lowest = scaled.topk(slot.keep.top_k, dim=-1).values[:, -1:]

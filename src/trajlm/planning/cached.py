@@ -25,37 +25,32 @@ from trajlm.planning.window import Window
 
 
 class Store:
-    """Keys (rows, H, E, T) and values (rows, H, T, E) of one layer, in buffers with room for more.
-
-    Keys lie across, as scores multiply by them: twice as fast for one query a row.
-    """
+    """Keys and values of all layers side by side, (layers, rows, H, 2, T, E), with room for more."""
 
     def __init__(self) -> None:
-        self.key = self.value = torch.empty(0, 0, 0, 0)
+        self.buffer = torch.empty(0, 0, 0, 0, 0, 0)
 
-    def reserve(self, rows: int, tokens: int, *, like: Tensor, keep: int = 0) -> None:
+    def reserve(self, rows: int, tokens: int, *, like: Tensor, layers: int, keep: int = 0) -> None:
         """Room for `tokens` of `rows`; of what was there the first `keep` tokens stay.
-        `like` (?, H, E)."""
-        there = self.value
-        fits = len(there) >= rows and there.shape[2] >= tokens and there.dtype == like.dtype
-        if fits and there.device == like.device:
+        `like` (?, H, ..., E)."""
+        old = self.buffer
+        fits = old.shape[1] >= rows and old.shape[4] >= tokens
+        if fits and old.dtype == like.dtype and old.device == like.device:
             return
-        heads, depth, room = like.shape[1], like.shape[2], 2 * tokens if keep else tokens
-        old = self.key, self.value
-        self.key = like.new_empty(rows, heads, depth, room)
-        self.value = like.new_empty(rows, heads, room, depth)
+        room = 2 * tokens if keep else tokens
+        self.buffer = like.new_empty(layers, rows, like.shape[1], 2, room, like.shape[-1])
         if keep:
-            self.key[..., :keep] = old[0][:rows, ..., :keep]
-            self.value[:, :, :keep] = old[1][:rows, :, :keep]
+            self.buffer[..., :keep, :] = old[:, :rows, ..., :keep, :]
 
-    def put(self, place: int, key: Tensor, value: Tensor) -> None:
-        """(rows, H, E) at one place."""
-        self.key[: len(key), :, :, place] = key
-        self.value[: len(value), :, place] = value
+    def places(self, rows: int, place: int) -> tuple[Tensor, ...]:
+        """For each layer where the keys and values of one token of `rows` go, (rows, H, 2, E)."""
+        return self.buffer[:, :rows, :, :, place].unbind(0)
 
-    def views(self, rows: int, tokens: int) -> KeyValue:
-        """(rows, H, E, tokens) and (rows, H, tokens, E)."""
-        return self.key[:rows, ..., :tokens], self.value[:rows, :, :tokens]
+    def views(self, rows: int, tokens: int) -> list[KeyValue]:
+        """For each layer keys (rows x H, E, tokens) and values (rows x H, tokens, E)."""
+        used = self.buffer[:, :rows, :, :, :tokens].flatten(1, 2)
+        keys = used[:, :, 0].transpose(2, 3).unbind(0)
+        return list(zip(keys, used[:, :, 1].unbind(0), strict=True))
 
 
 class CachedModel:
@@ -66,9 +61,7 @@ class CachedModel:
         self.slots = network.layout.size
         self.layers = [LayerWeights.of(block) for block in network.transformer.blocks]  # type: ignore[arg-type]
         self.trunk: list[KeyValue] = []
-        self.beams = [Store() for _ in self.layers]
-        self.spare = [Store() for _ in self.layers]
-        self.samples = [Store() for _ in self.layers]
+        self.beams, self.spare, self.samples = Store(), Store(), Store()
         self.tokens = torch.empty(0, 0, dtype=torch.int64)
         self.goal: Tensor | None = None
         self.environments = self.copies = 1
@@ -80,7 +73,7 @@ class CachedModel:
     def prefill(self, tokens: Tensor, *, goal: Tensor | None = None) -> Tensor:
         self.tokens, self.goal, self.environments = tokens, goal, len(tokens)
         self.start = self.window.first(tokens.shape[1])
-        return self._log_probabilities(self._run_window())
+        return self._logits(self._run_window())
 
     def expand(self, copies: int) -> None:
         if copies == 1:
@@ -100,16 +93,16 @@ class CachedModel:
         first = self.window.first(length)
         if first != self.start:
             self.start = first
-            return self._log_probabilities(self._run_window())
+            return self._logits(self._run_window())
         if self.kept is not None:
             self._settle()
-        return self._log_probabilities(self._run_token(tokens, length - 1 - first * self.slots))
+        return self._logits(self._run_token(tokens, length - 1 - first * self.slots))
 
-    def _log_probabilities(self, hidden: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor) -> Tensor:
         slot = (self.tokens.shape[1] - 1) % self.slots
         logits = self.network.head.at(self.network.transformer.norm(hidden), slot)
         # Reduced precision is for the products; what is compared is not rounded.
-        return torch.log_softmax(logits.to(self.network.position.dtype), dim=-1)
+        return logits.to(self.network.position.dtype)
 
     def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
         return self.network.embed(tokens, places % self.slots, places)
@@ -136,84 +129,91 @@ class CachedModel:
         elif len(rows) != self.environments:
             raise AssertionError("a window slides after whole transitions")
         run = run_tree(self.layers, chunks, states, rows, last=last)
-        self.trunk = [(key.transpose(2, 3).contiguous(), value.contiguous()) for key, value in run.trunk]
+        self.trunk = [
+            (key.transpose(2, 3).flatten(0, 1), value.flatten(0, 1)) for key, value in run.trunk
+        ]
         self.own = self.drawn = 0
         self.copies, self.kept = 1, None
-        for store, own in zip(self.beams, run.own, strict=True):
-            if own is not None:
-                self.own = own[0].shape[2]
-                store.reserve(len(rows), self._room(self.own), like=own[0][:, :, 0])
-                key, value = store.views(len(rows), self.own)
-                key.copy_(own[0].transpose(2, 3))
-                value.copy_(own[1])
+        for layer, own in enumerate(run.own):
+            if own is None:
+                continue
+            self.own = own[0].shape[2]
+            self.beams.reserve(len(rows), self._room(self.own), like=own[0], layers=len(self.layers))
+            for part in (0, 1):
+                self.beams.buffer[layer, : len(rows), :, part, : self.own] = own[part]
         return run.hidden
 
     # ---- one token a row --------------------------------------------------------------------
 
     def _run_token(self, tokens: Tensor, place: int) -> Tensor:
         """The hidden states (R, W) of one new token a row."""
-        stored = place % self.slots != self.network.layout.value
-        x = self._embed(tokens[:, None], torch.tensor([place], device=tokens.device))[:, 0]
-        sampling = self.copies > 1
-        before = self.drawn if sampling else self.own
-        stores = self.samples if sampling else self.beams
-        room = max(before + 1, 2 * self.slots)
+        rows, sampling = len(tokens), self.copies > 1
+        slot = place % self.slots
+        stored = slot != self.network.layout.value
+        x = self.network.embed_slot(tokens, slot, place)
+        store, before = (self.samples, self.drawn) if sampling else (self.beams, self.own)
+        if stored:
+            like = x.view(rows, self.layers[0].heads, -1)
+            room = max(before + 1, 2 * self.slots)
+            store.reserve(rows, room, like=like, layers=len(self.layers), keep=before)
+            free = store.places(rows, before)
+            if sampling:
+                self.drawn += 1
+            else:
+                self.own += 1
+        own = self.beams.views(rows // self.copies, self.own) if self.own else []
+        drawn = self.samples.views(rows, self.drawn) if sampling and self.drawn else []
         for layer, weights in enumerate(self.layers):
             mixed = weights.project(x)
             if stored:
-                stores[layer].reserve(len(tokens), room, like=mixed[:, :, 1], keep=before)
-                stores[layer].put(before, mixed[:, :, 1], mixed[:, :, 2])
-            x = weights.finish(x, self._attend(layer, mixed, fresh=int(stored)))
-        if stored and sampling:
-            self.drawn += 1
-        elif stored:
-            self.own += 1
+                free[layer].copy_(mixed[:, :, 1:])
+            values = self._attend(
+                mixed,
+                self.trunk[layer],
+                own[layer] if own else None,
+                drawn[layer] if drawn else None,
+            )
+            x = weights.finish(x, values)
         return x
 
-    def _attend(self, layer: int, mixed: Tensor, *, fresh: int) -> Tensor:
-        """Queries in (R, H, 3, E) over trunk, beams and samples -> (R, W). `fresh`: tokens just put.
+    def _attend(
+        self, mixed: Tensor, trunk: KeyValue, own: KeyValue | None, drawn: KeyValue | None
+    ) -> Tensor:
+        """Queries in (R, H, 3, E) over trunk, beams and samples -> (R, W).
 
         Products are of flat batches and strided views: small ones cost what is done around them.
         """
         rows, heads, _, depth = mixed.shape
-        groups, sampling = rows // self.copies, self.copies > 1
-        own = self.own if sampling else self.own + fresh
-        drawn = self.drawn + fresh if sampling else 0
-        trunk_key, trunk_value = self.trunk[layer]
-        shared = trunk_key.shape[3]
-        shape = (groups, self.copies, heads)
+        copies = self.copies
+        shape = (rows // copies, copies, heads)
         single = mixed.view(rows * heads, 3, depth)[:, :1]  # (R x H, 1, E)
+        shared = trunk[1].shape[1]
         scores = []
         if shared:
             by_env = self._by_environment(mixed[:, :, 0])
-            scores.append(self._by_row(torch.bmm(by_env, trunk_key.flatten(0, 1)), shape))
-        if own:
-            key, value = (part.flatten(0, 1) for part in self.beams[layer].views(groups, own))
-            by_beam = single if not sampling else _by_beam(mixed[:, :, 0], self.copies)
-            scores.append(_of_beams(torch.bmm(by_beam, key), shape))
-        if drawn:
-            drawn_key, drawn_value = (
-                part.flatten(0, 1) for part in self.samples[layer].views(rows, drawn)
-            )
-            scores.append(torch.bmm(single, drawn_key).view(*shape, drawn))
+            scores.append(self._by_row(torch.bmm(by_env, trunk[0]), shape))
+        if own is not None:
+            by_beam = single if copies == 1 else _by_beam(mixed[:, :, 0], copies)
+            scores.append(_of_beams(torch.bmm(by_beam, own[0]), shape))
+        if drawn is not None:
+            scores.append(torch.bmm(single, drawn[0]).view(*shape, -1))
         weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
-        parts = []
+        flat = weights.view(rows * heads, 1, -1)
+        first = shared + (0 if own is None else own[1].shape[1])
+        total = None
+        if drawn is not None:
+            total = torch.bmm(flat[..., first:], drawn[1]).view(*shape, depth)
+        if own is not None:
+            part = flat[..., shared:first]
+            if copies > 1:
+                part = _by_beam(weights.view(rows, heads, -1)[..., shared:first], copies)
+            out = _of_beams(torch.bmm(part, own[1]), shape)
+            total = out if total is None else total + out
         if shared:
-            part = weights.reshape(rows, heads, -1)[..., :shared]
-            out = torch.bmm(self._by_environment(part), trunk_value.flatten(0, 1))
-            parts.append(self._by_row(out, shape))
-        if own:
-            if sampling:
-                part = _by_beam(weights[..., shared : shared + own].flatten(0, 1), self.copies)
-            else:
-                part = weights.view(rows * heads, 1, -1)[..., shared:]
-            parts.append(_of_beams(torch.bmm(part, value), shape))
-        if drawn:
-            part = weights.view(rows * heads, 1, -1)[..., shared + own :]
-            parts.append(torch.bmm(part, drawn_value).view(*shape, depth))
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
+            part = weights.view(rows, heads, -1)[..., :shared]
+            out = self._by_row(torch.bmm(self._by_environment(part), trunk[1]), shape)
+            total = out if total is None else total + out
+        assert total is not None
         return total.reshape(rows, heads * depth)
 
     def _by_environment(self, x: Tensor) -> Tensor:
@@ -225,9 +225,9 @@ class CachedModel:
 
     def _by_row(self, x: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """(N x H, R / N, A) -> (G, C, H, A)."""
-        by_env = x.view(self.environments, -1, *x.shape[1:]).transpose(1, 2)
         if self.environments == 1:
-            by_env = by_env[0]
+            return x.transpose(0, 1).view(*shape, x.shape[2])
+        by_env = x.view(self.environments, -1, *x.shape[1:]).transpose(1, 2)
         return by_env.reshape(*shape, x.shape[2])
 
     def _settle(self) -> None:
@@ -241,18 +241,15 @@ class CachedModel:
         drawn = self.drawn if self.copies > 1 else 0
         total = self.own + drawn
         if total:
-            for layer in range(len(self.layers)):
-                old, samples, new = self.beams[layer], self.samples[layer], self.spare[layer]
-                like = (samples if drawn else old).value[:, :, 0]
-                new.reserve(len(kept), self._room(total), like=like)
-                key, value = new.views(len(kept), total)
-                if self.own:
-                    key[..., : self.own] = old.key[..., : self.own][groups]
-                    value[:, :, : self.own] = old.value[:, :, : self.own][groups]
-                if drawn:
-                    key[..., self.own :] = samples.key[..., :drawn][kept]
-                    value[:, :, self.own :] = samples.value[:, :, :drawn][kept]
-                self.beams[layer], self.spare[layer] = new, old
+            old, samples, new = self.beams.buffer, self.samples.buffer, self.spare
+            like = (samples if drawn else old)[0, :, :, 0]
+            new.reserve(len(kept), self._room(total), like=like, layers=len(self.layers))
+            fresh = new.buffer[:, : len(kept)]
+            if self.own:
+                fresh[..., : self.own, :] = old[..., : self.own, :].index_select(1, groups)
+            if drawn:
+                fresh[..., self.own : total, :] = samples[..., :drawn, :].index_select(1, kept)
+            self.beams, self.spare = self.spare, self.beams
         self.own, self.drawn, self.copies, self.kept = total, 0, 1, None
 
     def _room(self, tokens: int) -> int:

@@ -45,4 +45,4 @@ class RecomputeModel:
         seen = self.tokens[:, self.window.first(length) * slots :]
         hidden = self.network.hidden(seen, goal=self.goal)[:, -1]
         logits = self.network.head.at(hidden, (length - 1) % slots)
-        return torch.log_softmax(logits, dim=-1)
+        return logits.to(self.network.position.dtype)

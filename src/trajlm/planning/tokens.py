@@ -16,17 +16,17 @@ from trajlm.nn.transformer import Transformer
 
 
 class TokenModel(Protocol):
-    """Log-probabilities of the next token of many growing sequences.
+    """Logits of the next token of many growing sequences.
 
     Rows are kept in the order of their environments. After `prefill` there is a row an environment.
     """
 
     def prefill(self, tokens: Tensor, *, goal: Tensor | None = None) -> Tensor:
-        """Start from (N, L) tokens; log-probabilities (N, V) of the next."""
+        """Start from (N, L) tokens; logits (N, V) of the next."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Append a token (R,) to each row; log-probabilities (R, V) of the next."""
+        """Append a token (R,) to each row; logits (R, V) of the next."""
         ...
 
     def expand(self, copies: int) -> None:
@@ -52,6 +52,8 @@ class SlotNetwork(Protocol):
     def block_size(self) -> int: ...
 
     def embed(self, tokens: Tensor, slots: Tensor, positions: Tensor) -> Tensor: ...
+
+    def embed_slot(self, tokens: Tensor, slot: int, position: int) -> Tensor: ...
 
     def embed_goals(self, goal: Tensor) -> Tensor: ...
 

@@ -215,6 +215,13 @@ class Model(Algorithm):
         embedded: Tensor = self.embed_token(rows)
         return embedded + self.position[positions]
 
+    def embed_slot(self, tokens: Tensor, slot: int, position: int) -> Tensor:
+        """Tokens (R,) of one slot at one position -> (R, W)."""
+        rows = tokens + slot * self.num_bins
+        last = self.embed_token.num_embeddings - 1
+        rows = torch.where(tokens == self.stop, last, rows)
+        return functional.embedding(rows, self.embed_token.weight) + self.position[position]
+
     def embed_goals(self, goal: Tensor) -> Tensor:
         """Goal tokens (B, observation entries) -> (B, observation entries, W), without positions."""
         slots = torch.arange(goal.shape[1], device=goal.device)
