@@ -420,6 +420,8 @@ def test_what_is_wrong_with_a_file_is_named(
         ("trajlm", {"bins": None}, "bins.edges"),
         ("trajlm", {"spec": {"a": 1}}, "unknown keys"),
         ("trajlm", 3, "not a mapping"),
+        ("trajlm", {"config": {"goal": "last"}}, "no goal"),
+        ("trajlm", {"config": {"widths": 3}}, "widths"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_named(
@@ -442,6 +444,8 @@ def test_bins_that_fall_are_refused(tmp_path: Path) -> None:
 def test_what_has_no_form_there_is_refused(theirs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="goal"):
         export_model(our_model(goal="last"), tmp_path / "out")
+    with pytest.raises(UsageError, match="bins that it was trained with"):
+        with_statistics(our_model(), "synthetic:box")
     with pytest.raises(UsageError, match="has neither"):
         import_model(theirs, return_scale=5.0)
 

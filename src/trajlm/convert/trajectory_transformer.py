@@ -119,7 +119,8 @@ def infer_config(tensors: Mapping[str, Tensor], data: Fitted | None = None) -> d
         )
     logger.warning(
         "weights without a config.json beside them: taken to have %d heads, as published, and %d of "
-        "their %d tokens a transition to be actions, as in the data",
+        "their %d tokens a transition to be actions, as in the data; put their config.json beside "
+        "them where that is wrong",
         PUBLISHED_HEADS,
         action,
         slots,
@@ -172,6 +173,8 @@ def _settings(config: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, A
             f"config.json: block_size {block} is not whole transitions of {slots} tokens, less one"
         )
     if isinstance(ours.get("config"), Mapping):
+        if ours["config"].get("goal", "none") != "none":
+            raise CheckpointError(f"config.json: {SECTION}.config.goal: their form has no goal")
         return dict(ours["config"])
     published = dict(zip(WEIGHTS, (5, 1, 1), strict=True))
     return {
@@ -305,8 +308,11 @@ def _carried(spec: DataSpec, state: Mapping[str, Tensor]) -> dict[str, Any]:
 def with_bins(model: Algorithm, data: Fitted, source: str) -> Algorithm:
     """`model` with bins fitted on a dataset as its configuration says, and the dataset's facts.
 
-    Raises `DataError` where the dataset's entries are not those of the weights.
+    Raises `DataError` where the dataset's entries are not those of the weights, and `UsageError`
+    for a model with bins: its weights know no others.
     """
+    if model.spec.has_statistics:
+        raise UsageError(f"--data {source}: this model has the bins that it was trained with")
     if not isinstance(data, TrajectoryStore):
         raise DataError(f"{source}: a {TITLE}'s bins are fitted on a dataset; name one")
     config, spec = model.config, model.spec
