@@ -155,7 +155,7 @@ def test_without_statistics_loading_warns_and_evaluation_refuses(
 ) -> None:
     model = trajlm.load(theirs)
     assert "no state statistics" in caplog.text
-    with pytest.raises(CheckpointError, match="--statistics-from"):
+    with pytest.raises(CheckpointError, match="--data DATASET"):
         trajlm.evaluate(model, env_id="HalfCheetah-v5", target_return=1000, episodes=1)
 
 
@@ -409,7 +409,7 @@ def test_a_converted_model_is_evaluated_where_statistics_are_known(
     flags = ["--env-id", "HalfCheetah-v5", "--policy.target-return", "1000", "--episodes", "1"]
     flags += ["--evaluation.no-video", "--threads", "1"]
     assert main(["evaluate", str(theirs), *flags]) == 4
-    assert "--statistics-from" in capsys.readouterr().err
+    assert "--data DATASET" in capsys.readouterr().err
     facts = tmp_path / "facts.json"
     facts.write_text(json.dumps({"mean": [0.0] * STATES, "std": [1.0] * STATES}))
     out = tmp_path / "out"

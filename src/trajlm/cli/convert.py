@@ -19,12 +19,13 @@ class ConvertFlags:
 
     to: tuple[str, str] = ("", "")
     """The form, huggingface or trajlm, and the new folder."""
-    statistics_from: str | None = None
-    """Foreign weights carry no statistics of the states: a dataset, or a JSON file with mean and std."""
+    data: str | None = None
+    """What foreign weights do not carry (statistics of the states, or bins) comes from this dataset;
+    of a Decision Transformer also from a JSON file with mean and std. Also --statistics-from."""
     return_scale: float | None = None
-    """What foreign weights divided returns by; 1000 where not given, as published."""
+    """What a foreign Decision Transformer divided returns by; 1000 where not given, as published."""
     context_length: int | None = None
-    """Steps that foreign weights are fed; 20 where not given, as published."""
+    """Steps that a foreign Decision Transformer is fed; 20 where not given, as published."""
     json: bool = False
     """Print JSON."""
     verbose: bool = False
@@ -39,9 +40,10 @@ def main(argv: Sequence[str]) -> int:
         prog="trajlm convert",
         description=(
             "trajlm convert RUN --to huggingface FOLDER, or trajlm convert FOLDER_OR_WEIGHTS --to "
-            "trajlm FOLDER --statistics-from DATASET. Weights in .pt and .bin files are read as "
+            "trajlm FOLDER --data DATASET. Weights in .pt and .bin files are read as "
             "tensors alone; nothing else in them is opened."
         ),
+        aliases={"--statistics-from": "--data", "--statistics_from": "--data"},
     )
     if source is None:
         raise UsageError("no model; write trajlm convert RUN --to huggingface FOLDER")
@@ -66,6 +68,7 @@ def _convert(source: Path, form: str, folder: Path, arguments: ConvertFlags) -> 
     if source.is_file() or huggingface.is_foreign(source):
         model = huggingface.import_model(
             source,
+            data=arguments.data,
             context_length=arguments.context_length,
             return_scale=arguments.return_scale,
         )
@@ -73,8 +76,8 @@ def _convert(source: Path, form: str, folder: Path, arguments: ConvertFlags) -> 
         if arguments.return_scale is not None or arguments.context_length is not None:
             raise UsageError(f"--return-scale, --context-length: {source} has its own")
         model = load_artefact(source)
-    if arguments.statistics_from is not None:
-        model = huggingface.with_statistics(model, arguments.statistics_from)
+        if arguments.data is not None:
+            model = huggingface.with_statistics(model, arguments.data)
     huggingface.warn_without_statistics(model, source)
     if form == "huggingface":
         return huggingface.export_model(model, folder)

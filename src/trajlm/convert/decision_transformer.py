@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,25 @@ import torch
 from torch import Tensor
 
 from trajlm.algorithms.base import Algorithm
-from trajlm.core import discovery
-from trajlm.core.config import from_mapping, to_mapping
-from trajlm.core.errors import CheckpointError, UsageError
+from trajlm.convert.form import (
+    SECTION,
+    Fitted,
+    Form,
+    build,
+    carried_spec,
+    count,
+    refuse_names,
+    section,
+)
+from trajlm.core.config import to_mapping
+from trajlm.core.errors import CheckpointError, DataError, UsageError
 from trajlm.core.spec import Box, DataSpec
+from trajlm.data.statistics import fitted_statistics
+from trajlm.data.store import TrajectoryStore
 
 logger = logging.getLogger(__name__)
 
-NAME = "decision_transformer"
+NAME, TITLE = "decision_transformer", "Decision Transformer"
 POSITIONS = 1024
 LAYER_NORM_EPSILON = 1e-5
 PUBLISHED_RETURN_SCALE = 1000.0
@@ -36,9 +48,6 @@ FIXED = {
     "reorder_and_upcast_attn": False,
     "add_cross_attention": False,
 }
-SECTION = "trajlm"
-"""The key of their `config.json` under which we keep what it has no place for."""
-
 SINGLE = {
     "embed_return": "embed_return",
     "embed_observation.linear": "embed_state",
@@ -77,28 +86,21 @@ def from_huggingface(
     Raises `CheckpointError` where the weights do not fit the configuration, or it asks for what
     our model does not do.
     """
-    ours = _section(config)
+    ours = section(config)
     spec, settings = _spec(config, ours), _settings(config, ours)
     if context_length is not None:
         settings["context_length"] = context_length
     if return_scale is not None:
         settings["return_scale"] = return_scale
     tensors = published_names(tensors)
-    try:
-        entry = discovery.algorithm(NAME)
-        made = from_mapping(entry.config_module.Config, settings, where="config.")
-        # Without memory first: shapes cost nothing, and a configuration may ask for anything.
-        with torch.device("meta"):
-            skeleton: Algorithm = entry.algorithm_class.build(made, spec, fitted={})
-        weights = _ours(tensors, made.num_layers, published=made.published_parts)
-        _refuse_misfits(skeleton.state_dict(), weights)
-        model: Algorithm = entry.algorithm_class.build(made, spec, fitted={})
-    except CheckpointError:
-        raise
-    except (UsageError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"config.json: {error}") from error
+    model, weights = build(
+        NAME,
+        settings,
+        spec,
+        lambda made: _ours(tensors, made.num_layers, published=made.published_parts),
+    )
     fixed = {
-        "return_scale": torch.tensor(made.return_scale or _scale(ours)),
+        "return_scale": torch.tensor(model.config.return_scale or _scale(ours)),
         "embed_observation.normalizer.mean": _vector(ours, "state_mean", spec, empty=0.0),
         "embed_observation.normalizer.std": _vector(ours, "state_std", spec, empty=1.0),
     }
@@ -113,7 +115,7 @@ def from_huggingface(
     return model.eval()
 
 
-def infer_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def infer_config(tensors: Mapping[str, Tensor], data: Fitted | None = None) -> dict[str, Any]:
     """Their configuration from the weights' shapes.
 
     What leaves no trace in shapes is taken as published, and said: one head, ReLU, a tanh head.
@@ -152,26 +154,17 @@ def published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _section(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    section = config.get(SECTION, {})
-    if not isinstance(section, Mapping):
-        raise CheckpointError(f"config.json: {SECTION!r} is not a mapping")
-    return section
-
-
 def _spec(config: Mapping[str, Any], ours: Mapping[str, Any]) -> DataSpec:
-    if "spec" in ours:
-        try:
-            return DataSpec.from_json(ours["spec"])
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"config.json: {SECTION}.spec: {error}") from None
-    state, action = _count(config, "state_dim", 17), _count(config, "act_dim", 4)
+    carried = carried_spec(ours)
+    if carried is not None:
+        return carried
+    state, action = count(config, "state_dim", 17), count(config, "act_dim", 4)
     bounded = bool(config.get("action_tanh", True))
     box = Box(shape=(action,), low=(-1.0,) * action, high=(1.0,) * action)
     return DataSpec(
         observation=Box(shape=(state,)),
         action=box if bounded else Box(shape=(action,)),
-        horizon=_count(config, "max_ep_len", 4096),
+        horizon=count(config, "max_ep_len", 4096),
         has_statistics="state_mean" in ours,
     )
 
@@ -193,25 +186,18 @@ def _settings(config: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, A
         )
     inner = config.get("n_inner")
     return {
-        "context_length": _count(
+        "context_length": count(
             {"max_length": config.get("max_length") or PUBLISHED_CONTEXT}, "max_length", 1
         ),
-        "width": _count(config, "hidden_size", 128),
-        "num_layers": _count(config, "n_layer", 3),
-        "num_heads": _count(config, "n_head", 1),
-        "mlp_width": None if inner is None else _count(config, "n_inner", 1),
+        "width": count(config, "hidden_size", 128),
+        "num_layers": count(config, "n_layer", 3),
+        "num_heads": count(config, "n_head", 1),
+        "mlp_width": None if inner is None else count(config, "n_inner", 1),
         "activation": activation,
         "dropout": config.get("resid_pdrop", 0.1),
-        "max_timestep": _count(config, "max_ep_len", 4096),
+        "max_timestep": count(config, "max_ep_len", 4096),
         "published_parts": True,
     }
-
-
-def _count(config: Mapping[str, Any], key: str, default: int) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
-        raise CheckpointError(f"config.json: {key} {value!r} is not a count")
-    return value
 
 
 def _scale(ours: Mapping[str, Any]) -> float:
@@ -248,11 +234,7 @@ def _ours(tensors: Mapping[str, Tensor], num_layers: int, *, published: bool) ->
         POSITION,
     }
     missing, unknown = wanted - optional - set(tensors), set(tensors) - wanted
-    if missing or unknown:
-        raise CheckpointError(
-            f"weights: missing {_few(missing)}, unknown {_few(unknown)}; is this a Decision "
-            "Transformer of this configuration?"
-        )
+    refuse_names(missing, unknown, TITLE)
     found: dict[str, Tensor] = {TIMESTEPS[0]: tensors[TIMESTEPS[1]]}
     for ours, theirs, transposed in _pairs(num_layers, published=published):
         for kind in KINDS:
@@ -278,23 +260,6 @@ def _pairs(num_layers: int, *, published: bool) -> list[tuple[str, str, bool]]:
         for n in range(num_layers)
         for ours, theirs in OF_A_BLOCK.items()
     ]
-
-
-def _few(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:5]) or "none"
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _refuse_misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise `CheckpointError` where a shape does not fit or a weight is no number."""
-    misfits = [
-        f"{name} is {list(tensor.shape)}, not {list(wanted[name].shape)}"
-        for name, tensor in found.items()
-        if wanted[name].shape != tensor.shape
-    ]
-    broken = [f"{n} is not finite" for n, t in found.items() if not bool(torch.isfinite(t).all())]
-    if misfits or broken:
-        raise CheckpointError(f"weights: {'; '.join([*misfits, *broken][:5])}")
 
 
 # ---- to theirs ----------------------------------------------------------------------------------
@@ -361,3 +326,67 @@ def _carried(model: Algorithm, state: Mapping[str, Tensor]) -> dict[str, Any]:
         "return_scale": float(state["return_scale"]),
         **statistics,
     }
+
+
+# ---- statistics ---------------------------------------------------------------------------------
+
+
+def with_statistics(model: Algorithm, data: Fitted, source: str) -> Algorithm:
+    """`model` with the state statistics of a dataset, whose facts come with it, or with given ones.
+
+    Raises `DataError` where they do not fit the model.
+    """
+    spec = model.spec
+    if isinstance(data, TrajectoryStore):
+        known = data.spec
+        for name in ("observation", "action"):
+            ours, theirs = getattr(spec, name), getattr(known, name)
+            if not isinstance(theirs, Box) or ours.shape != theirs.shape:
+                raise DataError(f"{source}: its {name}s are {theirs}, the model's are {ours}")
+        fitted = fitted_statistics(data)
+        # The head and the scale of past actions are the model's own, whatever the data's bounds.
+        facts = _facts_of(known, horizon=spec.horizon, source=source)
+        spec = replace(facts, action=spec.action)
+    else:
+        fitted, spec = dict(data), replace(spec, has_statistics=True)
+    size = spec.observation.size if isinstance(spec.observation, Box) else 0
+    for key in ("mean", "std"):
+        given = np.asarray(fitted[f"observations/{key}"])
+        if (
+            given.shape != (size,)
+            or not np.isfinite(given).all()
+            or (key == "std" and (given < 0).any())
+        ):
+            raise DataError(f"{source}: {key}: expected {size} finite numbers, no std below 0")
+    rebuilt: Algorithm = type(model).build(model.config, spec, fitted)
+    fresh = rebuilt.state_dict()
+    # Statistics are the data's, everything else the model's.
+    kept = {n: t for n, t in model.state_dict().items() if ".normalizer." not in n}
+    rebuilt.load_state_dict({**fresh, **kept}, strict=True)
+    return rebuilt.eval()
+
+
+def _facts_of(known: DataSpec, *, horizon: int, source: str) -> DataSpec:
+    if known.horizon > horizon:
+        raise DataError(
+            f"{source}: its longest episode has {known.horizon} steps, the model knows {horizon}"
+        )
+    return replace(known, horizon=horizon)
+
+
+FORM = Form(
+    name=NAME,
+    title=TITLE,
+    lacks="state statistics",
+    recognises=lambda tensors: "embed_state.weight" in tensors,
+    infer=infer_config,
+    read=from_huggingface,
+    write=to_huggingface,
+    fit=with_statistics,
+    card=(
+        "- states go in as `(state - state_mean) / state_std`, normalised before padding;\n"
+        "- returns-to-go are divided by `return_scale`;\n"
+        "- the last `config.context_length` steps are seen;\n"
+        "- actions come out in [-1, 1]: map them to the bounds in `spec.action`.\n"
+    ),
+)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,17 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from trajlm.algorithms.base import Algorithm
-from trajlm.convert import decision_transformer
+from trajlm.convert import decision_transformer, trajectory_transformer
+from trajlm.convert.form import Fitted, Form
 from trajlm.convert.tensors import PICKLED, read_pickled, read_safetensors
 from trajlm.core.errors import CheckpointError, DataError, StorageError, UsageError
 from trajlm.core.files import json_bytes, storage_errors
-from trajlm.core.spec import Box, DataSpec
 from trajlm.data.load import load_dataset
-from trajlm.data.statistics import fitted_statistics
 from trajlm.training.checkpoint import CONFIG, WEIGHTS, algorithm_name, load_artefact
 from trajlm.training.folder import read_json, write_folder
 
-# By `model_type` of their configuration, which for these models is our algorithm's name.
-IMPORTERS: Mapping[str, Callable[..., Algorithm]] = {
-    decision_transformer.NAME: decision_transformer.from_huggingface
-}
-EXPORTERS: Mapping[str, Callable[[Algorithm], tuple[dict[str, Any], dict[str, Tensor]]]] = {
-    decision_transformer.NAME: decision_transformer.to_huggingface
+FORMS: Mapping[str, Form] = {
+    form.name: form for form in (decision_transformer.FORM, trajectory_transformer.FORM)
 }
 PICKLED_NAME = "pytorch_model.bin"
 
@@ -52,7 +46,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Algorithm
     config = _foreign_config(folder)
     if config is None:
         return load_artefact(folder, device=device)
-    model = _load_foreign(folder, config).to(device)
+    model = _form(config).read(config, _weights_of_folder(folder)).to(device)
     warn_without_statistics(model, folder)
     return model
 
@@ -60,10 +54,12 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Algorithm
 def warn_without_statistics(model: Algorithm, source: Path) -> None:
     """Say what a model still needs before it can act."""
     if not model.spec.has_statistics:
+        form = FORMS.get(algorithm_name(model))
         logger.warning(
-            "%s: no state statistics came with these weights, so the model cannot act yet; write: "
-            "trajlm convert %s --to trajlm FOLDER --statistics-from DATASET",
+            "%s: no %s came with these weights, so the model cannot act yet; write: "
+            "trajlm convert %s --to trajlm FOLDER --data DATASET",
             source,
+            form.lacks if form else "statistics",
             source,
         )
 
@@ -74,10 +70,28 @@ def is_foreign(folder: Path) -> bool:
 
 
 def import_model(
-    source: Path, *, context_length: int | None = None, return_scale: float | None = None
+    source: Path,
+    *,
+    data: str | None = None,
+    context_length: int | None = None,
+    return_scale: float | None = None,
 ) -> Algorithm:
-    """The model in a folder of theirs or in a file of weights (`.pt`, `.bin`, `.safetensors`)."""
+    """The model in a folder of theirs or in a file of weights (`.pt`, `.bin`, `.safetensors`).
+
+    `data`: as `with_statistics` takes it; it also says what the weights' shapes do not.
+    """
     options = {"context_length": context_length, "return_scale": return_scale}
+    config, tensors = _opened(source)
+    given = None if data is None else _given(data)
+    if config is None:
+        config = _recognised(tensors, source).infer(tensors, given)
+    form = _form(config)
+    model = form.read(config, tensors, **options)
+    return model if given is None or data is None else form.fit(model, given, data)
+
+
+def _opened(source: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """Their configuration, where there is one, and their tensors."""
     if source.is_dir():
         config = _foreign_config(source)
         if config is None:
@@ -86,24 +100,28 @@ def import_model(
             )
         pickled = source / PICKLED_NAME
         if (source / WEIGHTS).is_file() or not pickled.is_file():
-            return _load_foreign(source, config, **options)
-        return _importer(config)(config, read_pickled(pickled), **options)
+            return config, _weights_of_folder(source)
+        return config, read_pickled(pickled)
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file or folder")
     tensors = read_pickled(source) if source.suffix in PICKLED else read_safetensors(source)
-    beside = source.parent / CONFIG
-    config = _foreign_config(source.parent) if beside.is_file() else None
-    config = config or decision_transformer.infer_config(tensors)
-    return _importer(config)(config, tensors, **options)
+    return _foreign_config(source.parent), tensors
+
+
+def _recognised(tensors: Mapping[str, Tensor], source: Path) -> Form:
+    for form in FORMS.values():
+        if form.recognises(tensors):
+            return form
+    known = " or ".join(f"a {form.title}" for form in FORMS.values())
+    raise CheckpointError(f"{source}: these are not the weights of {known}")
 
 
 def export_model(model: Algorithm, folder: Path) -> Path:
     """Write `model` as a folder that `transformers` loads. Raises `UsageError`, `StorageError`."""
     name = algorithm_name(model)
-    if name not in EXPORTERS:
-        known = ", ".join(EXPORTERS)
-        raise UsageError(f"{name} has no form in transformers; {known} has")
-    config, tensors = EXPORTERS[name](model)
+    if name not in FORMS:
+        raise UsageError(f"{name} has no form in transformers; {', '.join(FORMS)} have")
+    config, tensors = FORMS[name].write(model)
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(f"{folder}: exists already; choose another name or delete it")
@@ -118,48 +136,21 @@ def export_model(model: Algorithm, folder: Path) -> Path:
 
 
 def with_statistics(model: Algorithm, source: str) -> Algorithm:
-    """`model` with the state statistics of a dataset, or of a JSON file {"mean": [...], "std": [...]}.
+    """`model` with what it lacks to act, fitted on the dataset `source`, whose facts come with it.
 
-    A dataset's facts (environment, returns) come with it. Raises `DataError` where they do
-    not fit the model.
+    For a Decision Transformer `source` may be a JSON file {"mean": [...], "std": [...]}. Raises
+    `DataError` where they do not fit the model.
     """
-    spec = model.spec
+    name = algorithm_name(model)
+    if name not in FORMS:
+        raise UsageError(f"{name} keeps what it was fitted on; {', '.join(FORMS)} can be refitted")
+    return FORMS[name].fit(model, _given(source), source)
+
+
+def _given(source: str) -> Fitted:
     if source.endswith(".json"):
-        fitted, spec = _read_statistics(Path(source)), replace(spec, has_statistics=True)
-    else:
-        store = load_dataset(source)
-        known = store.spec
-        for name in ("observation", "action"):
-            ours, theirs = getattr(spec, name), getattr(known, name)
-            if not isinstance(theirs, Box) or ours.shape != theirs.shape:
-                raise DataError(f"{source}: its {name}s are {theirs}, the model's are {ours}")
-        fitted = fitted_statistics(store)
-        # The head and the scale of past actions are the model's own, whatever the data's bounds.
-        facts = _facts_of(known, horizon=spec.horizon, source=source)
-        spec = replace(facts, action=spec.action)
-    size = spec.observation.size if isinstance(spec.observation, Box) else 0
-    for key in ("mean", "std"):
-        given = np.asarray(fitted[f"observations/{key}"])
-        if (
-            given.shape != (size,)
-            or not np.isfinite(given).all()
-            or (key == "std" and (given < 0).any())
-        ):
-            raise DataError(f"{source}: {key}: expected {size} finite numbers, no std below 0")
-    rebuilt: Algorithm = type(model).build(model.config, spec, fitted)
-    fresh = rebuilt.state_dict()
-    # Statistics are the data's, everything else the model's.
-    kept = {n: t for n, t in model.state_dict().items() if ".normalizer." not in n}
-    rebuilt.load_state_dict({**fresh, **kept}, strict=True)
-    return rebuilt.eval()
-
-
-def _facts_of(known: DataSpec, *, horizon: int, source: str) -> DataSpec:
-    if known.horizon > horizon:
-        raise DataError(
-            f"{source}: its longest episode has {known.horizon} steps, the model knows {horizon}"
-        )
-    return replace(known, horizon=horizon)
+        return _read_statistics(Path(source))
+    return load_dataset(source)
 
 
 def _read_statistics(path: Path) -> dict[str, np.ndarray]:
@@ -186,7 +177,7 @@ def _foreign_config(folder: Path) -> dict[str, Any] | None:
     return config if "model_type" in config and "format" not in config else None
 
 
-def _load_foreign(folder: Path, config: Mapping[str, Any], **options: Any) -> Algorithm:
+def _weights_of_folder(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
@@ -195,29 +186,24 @@ def _load_foreign(folder: Path, config: Mapping[str, Any], **options: Any) -> Al
                 f"trajlm convert {folder} --to trajlm FOLDER"
             )
         raise CheckpointError(f"{path}: missing")
-    return _importer(config)(config, read_safetensors(path), **options)
+    return read_safetensors(path)
 
 
-def _importer(config: Mapping[str, Any]) -> Callable[..., Algorithm]:
+def _form(config: Mapping[str, Any]) -> Form:
     kind = str(config.get("model_type"))
-    if kind not in IMPORTERS:
+    if kind not in FORMS:
         raise CheckpointError(
-            f"config.json: model_type {kind!r} cannot be converted; {', '.join(IMPORTERS)} can"
+            f"config.json: model_type {kind!r} cannot be converted; {', '.join(FORMS)} can"
         )
-    return IMPORTERS[kind]
+    return FORMS[kind]
 
 
 def _card(model: Algorithm) -> str:
     """How to use the exported model: what the caller must do that ours does by itself."""
-    spec = model.spec
+    name, environment = algorithm_name(model), model.spec.env_id or "environment unknown"
     return (
         "---\nlibrary_name: transformers\ntags:\n- reinforcement-learning\n- "
-        f"{algorithm_name(model).replace('_', '-')}\n---\n\n"
-        f"# {algorithm_name(model)}, {spec.env_id or 'environment unknown'}\n\n"
+        f"{name.replace('_', '-')}\n---\n\n# {name}, {environment}\n\n"
         "Written by trajlm; `config.json` holds under `trajlm` what a caller needs:\n\n"
-        "- states go in as `(state - state_mean) / state_std`, normalised before padding;\n"
-        "- returns-to-go are divided by `return_scale`;\n"
-        "- the last `config.context_length` steps are seen;\n"
-        "- actions come out in [-1, 1]: map them to the bounds in `spec.action`.\n\n"
-        "`trajlm.load(FOLDER)` does all of it.\n"
+        f"{FORMS[name].card}\n`trajlm.load(FOLDER)` does all of it.\n"
     )

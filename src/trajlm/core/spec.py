@@ -142,7 +142,8 @@ class DataSpec:
     `return_min`, `return_max`, `return_mean`: over finished episodes, undiscounted;
     `return_quantiles`: at 0, 5, ..., 100 percent. `expert_return`: the mean return of the expert
     behaviour, where known. `delayed_reward`: the rewards were moved to each episode's end.
-    `has_statistics`: what normalises the observations was fitted on data, not left at 0 and 1.
+    `has_statistics`: what normalises the observations, or puts them in bins, was fitted on data, not
+    left at its initial values.
     `has_last_observation`: observations have T+1 rows an episode.
     """
 

@@ -83,8 +83,8 @@ def evaluate_model(
         )
     if not spec.has_statistics:
         raise CheckpointError(
-            "the statistics of this model's states are unknown, so its scores would mean nothing; "
-            "write: trajlm convert FOLDER --to trajlm OUT --statistics-from DATASET"
+            "this model came without the statistics of its data (of its states, or its bins), so its "
+            "scores would mean nothing; write: trajlm convert FOLDER --to trajlm OUT --data DATASET"
         )
     actor = policy_of(model, policy, config)
     asked = targets_of(policy, spec) if targets is None else targets
