@@ -138,9 +138,11 @@ class CachedModel:
             if own is None:
                 continue
             self.own = own[0].shape[2]
-            self.beams.reserve(len(rows), self._room(self.own), like=own[0], layers=len(self.layers))
+            like = own[0].transpose(0, 1)
+            self.beams.reserve(len(rows), self._room(self.own), like=like, layers=len(self.layers))
             for part in (0, 1):
-                self.beams.buffer[layer, : len(rows), :, part, : self.own] = own[part]
+                place = self.beams.buffer[layer, : len(rows), :, part, : self.own]
+                place.copy_(own[part].transpose(0, 1))
         return run.hidden
 
     # ---- one token a row --------------------------------------------------------------------

@@ -119,6 +119,8 @@ def tree_of(
         if count < len(visible) and after % slots not in (hidden, *cuts):
             continue
         nodes, first = distinct(keyed[:, : count + 1])
+        if len(first) == len(seen):  # all differ: in the order of the rows
+            nodes = first = np.arange(len(seen))
         if len(first) == len(levels[-1][2]):
             levels.pop()  # nothing branched: one chunk with what came before
         levels.append((count, nodes, first))
@@ -146,48 +148,53 @@ def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nodes.reshape(-1), first
 
 
-def attend(
-    query: Tensor, counts: Sequence[int], trunk: KeyValue, path: KeyValue | None, *, causal: int
-) -> Tensor:
-    """Queries (n, s, H, E) over the trunk of their environment (N, H, Tt, E) and a path of their own
-    (n, H, T, E), whose last `causal` tokens are the queries' own: (n, s, H x E)."""
-    nodes, size, heads, _ = query.shape
-    key, value = trunk
-    shared = key.shape[2]
-    parts = []
+def attend(query: Tensor, spans: Sequence[slice], trunk: KeyValue, path: KeyValue | None) -> Tensor:
+    """Queries (H, n, s, E) over the trunk of their environment (N, H, Tt, E) and a path of their own
+    (H, n, T, E), whose last s tokens are the queries' own: (n x s, H x E).
+
+    `spans`: the queries (of n x s) of each environment. A single query sees all of its path.
+    """
+    heads, nodes, size, depth = query.shape
+    shared, flat = trunk[0].shape[2], query.contiguous().view(heads, -1, depth)
+    scores = []
     if shared:
-        parts.append(by_environment(query.transpose(1, 2), key.transpose(2, 3), counts))
+        parts = [
+            torch.bmm(flat[:, span], trunk[0][number].transpose(1, 2))
+            for number, span in enumerate(spans)
+        ]
+        scores.append(_joined(parts))
     if path is not None:
-        scores = torch.matmul(query.transpose(1, 2), path[0].transpose(2, 3))
-        if causal > 1:
-            scores[..., -causal:] += causal_bias(causal, like=scores)
-        parts.append(scores)
-    weights = torch.softmax(parts[0] if len(parts) == 1 else torch.cat(parts, -1), dim=-1)
+        length = path[0].shape[2]
+        own = torch.bmm(
+            flat.view(heads * nodes, size, depth), path[0].flatten(0, 1).transpose(1, 2)
+        )
+        if size > 1:
+            own[..., length - size :] += causal_bias(size, like=own)
+        scores.append(own.view(heads, nodes * size, length))
+    weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
     mixed = None
-    if shared:
-        mixed = by_environment(weights[..., :shared], value, counts)
     if path is not None:
-        own = torch.matmul(weights[..., shared:], path[1])
-        mixed = own if mixed is None else mixed + own
+        part = weights.view(heads * nodes, size, -1)[..., shared:]
+        mixed = torch.bmm(part, path[1].flatten(0, 1)).view(heads, nodes * size, depth)
+    if shared:
+        parts = [
+            torch.bmm(weights[:, span, :shared], trunk[1][number])
+            for number, span in enumerate(spans)
+        ]
+        out = _joined(parts)
+        mixed = out if mixed is None else mixed.add_(out)
     assert mixed is not None
-    return mixed.transpose(1, 2).reshape(nodes, size, -1)
+    return mixed.transpose(0, 1).reshape(nodes * size, heads * depth)
 
 
-def by_environment(x: Tensor, shared: Tensor, counts: Sequence[int]) -> Tensor:
-    """(n, H, s, A) of nodes times (N, H, A, B) of their environments: (n, H, s, B), by dense products."""
-    if len(set(counts)) == 1:
-        count, environments = counts[0], len(counts)
-        _, heads, size, depth = x.shape
-        grouped = x.reshape(environments, count, heads, size, depth).transpose(1, 2)
-        product = torch.matmul(grouped.reshape(environments, heads, count * size, depth), shared)
-        wide = product.view(environments, heads, count, size, -1).transpose(1, 2)
-        return wide.reshape(environments * count, heads, size, -1)
-    parts = [
-        by_environment(part, shared[number : number + 1], [len(part)])
-        for number, part in enumerate(x.split(list(counts)))
-        if len(part)
-    ]
-    return torch.cat(parts)
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+
+
+def spans_of(counts: Sequence[int], size: int) -> list[slice]:
+    """The tokens of each environment's nodes, `size` a node, among those of all."""
+    ends = np.cumsum(counts) * size
+    return [slice(int(e - n * size), int(e)) for n, e in zip(counts, ends, strict=True)]
 
 
 def causal_bias(size: int, *, like: Tensor) -> Tensor:
@@ -197,7 +204,7 @@ def causal_bias(size: int, *, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeRun:
-    """Of each layer the trunk (N, H, Tt, E) and what the rows have of their own since (R, H, Tb, E),
+    """Of each layer the trunk (N, H, Tt, E) and what the rows have of their own since (H, R, Tb, E),
     None where nothing; `hidden` (R, W) of each row's last token, before the last norm."""
 
     trunk: list[KeyValue]
@@ -218,76 +225,67 @@ def run_tree(
     `rows` (R,): each row's node in the last chunk. `last` (R, W): an embedded token after them that
     nothing sees, whose hidden state is wanted; None where that of the only chunk's last token is.
     """
-    shapes = [tuple(state.shape[:2]) for state in states]
-    sizes = [n * s for n, s in shapes]
+    environments = len(chunks[0].counts)
+    shapes = [(state.shape[0], state.shape[1]) for state in states]
+    spans = [spans_of(c.counts, shape[1]) for c, shape in zip(chunks, shapes, strict=True)]
+    row_spans = spans_of([len(rows) // environments] * environments, 1)
+    in_order = len(chunks[-1].parents) == len(rows)
     x = torch.cat([state.flatten(0, 1) for state in states])
-    tail = last
     trunks: list[KeyValue] = []
     owns: list[KeyValue | None] = []
-    per_env = len(rows) // len(chunks[0].counts)
     for number, weights in enumerate(layers):
-        final = number == len(layers) - 1
-        if final and tail is not None:
-            key, value = weights.project_keys(x).unbind(2)
-            query = key[:0]
-        else:
-            query, key, value = weights.project(x).unbind(2)
-        keys = [_heads(part, shape) for part, shape in zip(key.split(sizes), shapes, strict=True)]
-        values = [_heads(part, shape) for part, shape in zip(value.split(sizes), shapes, strict=True)]
-        trunk = (keys[0], values[0])
-        paths = _paths(chunks, keys, values)
-        own: KeyValue | None = None
-        if paths[-1] is not None:
-            own = (paths[-1][0][rows], paths[-1][1][rows])
+        only_keys = number == len(layers) - 1 and last is not None
+        mixed = weights.project_keys(x) if only_keys else weights.project(x)
+        parts = mixed.split([n * s for n, s in shapes])
+        # (H, n, s, E) of queries (where they are wanted), keys and values.
+        laid = [
+            part.view(n, s, *part.shape[1:]).permute(3, 2, 0, 1, 4)
+            for part, (n, s) in zip(parts, shapes, strict=True)
+        ]
+        trunk = (laid[0][-2].transpose(0, 1), laid[0][-1].transpose(0, 1))
+        paths = _paths(chunks, laid)
+        own = paths[-1]
+        if own is not None and not in_order:
+            own = (own[0][:, rows], own[1][:, rows])
         trunks.append(trunk)
         owns.append(own)
-        if not final or tail is None:
-            queries = query.split(sizes)
-            mixed = []
-            for chunk, part, shape, path in zip(chunks, queries, shapes, paths, strict=True):
-                if shape[1] == 0:
-                    mixed.append(part.flatten(1))
+        if not only_keys:
+            outs = []
+            for place, (part, path) in enumerate(zip(laid, paths, strict=True)):
+                if not part.shape[3]:
                     continue
-                place = part.view(*shape, weights.heads, -1)
-                out = (
-                    attend(place, chunk.counts, _nothing(trunk), trunk, causal=shape[1])
-                    if path is None
-                    else attend(place, chunk.counts, trunk, path, causal=shape[1])
-                )
-                mixed.append(out.flatten(0, 1))
-            x = weights.finish(x, torch.cat(mixed))
-        if tail is not None:
-            asked = weights.project(tail)[:, :, 0]
-            counts = [per_env] * len(chunks[0].counts)
-            out = attend(asked[:, None], counts, trunk, own, causal=0)
-            tail = weights.finish(tail, out[:, 0])
-    if tail is None:
-        tail = x.view(*shapes[0], -1)[:, -1]
-    return TreeRun(trunks, owns, tail)
+                if path is None:  # the trunk sees itself alone
+                    itself = (laid[0][1].contiguous(), laid[0][2].contiguous())
+                    outs.append(attend(part[0], [], _nothing(trunk), itself))
+                else:
+                    outs.append(attend(part[0], spans[place], trunk, path))
+            x = weights.finish(x, torch.cat(outs))
+        if last is not None:
+            asked = weights.project(last)[:, :, 0].transpose(0, 1)[:, :, None]
+            last = weights.finish(last, attend(asked, row_spans, trunk, own))
+    if last is None:
+        last = x.view(*shapes[0], -1)[:, -1]
+    return TreeRun(trunks, owns, last)
 
 
-def _paths(
-    chunks: Sequence[Chunk], keys: Sequence[Tensor], values: Sequence[Tensor]
-) -> list[KeyValue | None]:
-    """For each chunk the keys and values from the first branch to its own last token."""
+def _paths(chunks: Sequence[Chunk], laid: Sequence[Tensor]) -> list[KeyValue | None]:
+    """For each chunk keys and values (H, n, T, E) from the first branch to its own last token."""
     paths: list[KeyValue | None] = [None]
-    for number in range(1, len(chunks)):
-        before, parents = paths[-1], chunks[number].parents
+    for chunk, part in zip(chunks[1:], laid[1:], strict=True):
+        before = paths[-1]
         if before is None:
-            paths.append((keys[number], values[number]))
-        else:
-            paths.append(
-                (
-                    torch.cat([before[0][parents], keys[number]], dim=2),
-                    torch.cat([before[1][parents], values[number]], dim=2),
-                )
-            )
+            paths.append((part[-2].contiguous(), part[-1].contiguous()))
+            continue
+        heads, _, length, depth = before[0].shape
+        nodes, size = len(chunk.parents), part.shape[3]
+        both = []
+        for old, new in zip(before, part[-2:], strict=True):
+            joined = old.new_empty(heads, nodes, length + size, depth)
+            joined[:, :, :length] = old.index_select(1, chunk.parents)
+            joined[:, :, length:] = new
+            both.append(joined)
+        paths.append((both[0], both[1]))
     return paths
-
-
-def _heads(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(n * s, H, E) -> (n, H, s, E)."""
-    return x.view(*shape, *x.shape[1:]).transpose(1, 2)
 
 
 def _nothing(like: KeyValue) -> KeyValue:
