@@ -24,9 +24,7 @@ def random_model(
     *, observation: int, action: int, transitions: int, seed: int, goal: str = "none", bins: int = 6
 ) -> Model:
     """Random weights of every kind, in float64, moved away from their initial values."""
-    spec = DataSpec(
-        observation=Box(shape=(observation,)), action=Box(shape=(action,)), horizon=100
-    )
+    spec = DataSpec(observation=Box(shape=(observation,)), action=Box(shape=(action,)), horizon=100)
     config = Config(
         transitions=transitions, num_bins=bins, width=16, num_layers=2, num_heads=2, goal=goal
     )
@@ -107,9 +105,7 @@ def plan(kind: type, case, *, rows: slice = slice(None), width: int = 5, samples
             horizon=horizon,
             beam_width=width,
             num_samples=samples,
-            scorer=RewardScorer(
-                layout=model.layout, discretizer=model.discretizer, discount=0.97
-            ),
+            scorer=RewardScorer(layout=model.layout, discretizer=model.discretizer, discount=0.97),
             draws=draws_of(seeds),
             goal=None if goal is None else goal[rows],
         )
@@ -158,7 +154,7 @@ def test_planning_many_environments_is_planning_each(case) -> None:
     together = plan(CachedModel, case)
     for number in range(len(case[2])):
         # A single environment draws with its own seed.
-        model, window, prefix, goal, horizon, seed = case
+        model, window, prefix, goal, horizon, _ = case
         alone = _plan_of(model, window, prefix, goal, horizon, number)
         assert torch.equal(together.tokens[number], alone.tokens[0])
         torch.testing.assert_close(together.scores[number], alone.scores[0], rtol=0, atol=1e-9)
@@ -176,9 +172,7 @@ def _plan_of(model, window, prefix, goal, horizon, number) -> Plans:
             horizon=horizon,
             beam_width=5,
             num_samples=2,
-            scorer=RewardScorer(
-                layout=model.layout, discretizer=model.discretizer, discount=0.97
-            ),
+            scorer=RewardScorer(layout=model.layout, discretizer=model.discretizer, discount=0.97),
             draws=draws_of([number]),
             goal=None if goal is None else goal[rows],
         )

@@ -108,9 +108,9 @@ def _values(column: np.ndarray, edges: np.ndarray, method: Method, *, integer: b
     """What each bin decodes to: the mean of its data, its middle where it has none."""
     middles = (edges[:-1] + edges[1:]) / 2
     if integer:
-        return np.rint(np.minimum(np.arange(len(edges) - 1), edges[-1] - 0.5))
+        return np.asarray(np.rint(np.minimum(np.arange(len(edges) - 1), edges[-1] - 0.5)))
     if method == "published":
-        return middles
+        return np.asarray(middles)
     places = _places(column, edges)
     counts = np.bincount(places, minlength=len(middles))
     sums = np.bincount(places, weights=column.astype(np.float64), minlength=len(middles))

@@ -97,9 +97,9 @@ class Layout:
         """(M, entries) back to actions (M, ...) in the environment's dtype and bounds."""
         space = self.action
         if isinstance(space, Discrete):
-            return (np.rint(rows[:, 0]) + space.start).astype(space.dtype)
+            return np.asarray(np.rint(rows[:, 0]) + space.start, space.dtype)
         if isinstance(space, MultiDiscrete):
-            return np.rint(rows).astype(space.dtype)
+            return np.asarray(np.rint(rows), space.dtype)
         assert isinstance(space, Box)
         if space.low is not None and space.high is not None:
             rows = np.clip(rows, np.asarray(space.low), np.asarray(space.high))

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trajlm.core.errors import CheckpointError, UsageError
+from trajlm.core.errors import CheckpointError
 from trajlm.nn.sampling import Filter, draw
 from trajlm.planning.tokens import TokenModel
 
@@ -111,8 +111,8 @@ def scored_search(
 
     `prefix` (N, L) ends within a transition; `schedule` are the slots from there to the
     transition's end, `rest` those of the next transition up to the same place. A plan is `horizon`
-    times `schedule`, with `rest` between. `suggestion` (N, S): a plan tried as the last
-    candidate of each environment, token by token, as far as it goes.
+    times `schedule`, with `rest` between. `suggestion` (N, K): the first tokens of the last candidate
+    of each environment, instead of drawn ones.
 
     Raises `CheckpointError` where the model's predictions are not numbers.
     """
@@ -143,7 +143,9 @@ def scored_search(
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
             if place < len(schedule) - 1:
                 logits = model.step(chosen)
-        seen = Transition(previous=_tail(prefix, tokens, schedule, rest), watched=watched, alive=alive)
+        seen = Transition(
+            previous=_tail(prefix, tokens, schedule, rest), watched=watched, alive=alive
+        )
         memory, scores = scorer(depth, memory, seen)
         rows = best_rows(scores, environments=count, keep=min(beam_width, per_env))
         model.select(rows)
@@ -158,7 +160,6 @@ def scored_search(
                 alive = alive & (logits.argmax(-1) < slot.allowed)
             uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
             chosen = choose(logits, slot, uniforms)
-            chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
         logits = model.step(tokens[:, -1])
     return Plans(
@@ -257,7 +258,7 @@ def refuse_nan(scores: Tensor) -> None:
 
 
 def _suggested(chosen: Tensor, suggestion: Tensor | None, place: int, per_env: int) -> Tensor:
-    """The last row of each environment follows the suggestion, as far as it goes."""
+    """The last row of each environment begins as suggested."""
     if suggestion is None or place >= suggestion.shape[1]:
         return chosen
     by_env = chosen.view(-1, per_env).clone()
@@ -265,9 +266,7 @@ def _suggested(chosen: Tensor, suggestion: Tensor | None, place: int, per_env: i
     return by_env.flatten()
 
 
-def _tail(
-    prefix: Tensor, tokens: Tensor, schedule: Sequence[Slot], rest: Sequence[Slot]
-) -> Tensor:
+def _tail(prefix: Tensor, tokens: Tensor, schedule: Sequence[Slot], rest: Sequence[Slot]) -> Tensor:
     """The last whole transition of each row, (R, D)."""
     size = len(schedule) + len(rest)
     missing = size - tokens.shape[1]
@@ -287,9 +286,3 @@ def _over(limits: Limits, started: float, depth: int, tokens: Tensor, count: int
         first = tokens[:, : limits.agreed_tokens].view(count, -1, limits.agreed_tokens)
         return bool((first == first[:, :1]).all())
     return False
-
-
-def check_search(*, beam_width: int, tokens: int) -> None:
-    """Raise `UsageError` for a search that cannot be."""
-    if beam_width < 1 or tokens < 1:
-        raise UsageError(f"beam_width: {beam_width}, tokens: {tokens}; both must be 1 or more")

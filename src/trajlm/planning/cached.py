@@ -141,8 +141,8 @@ class CachedModel:
             like = own[0].transpose(0, 1)
             self.beams.reserve(len(rows), self._room(self.own), like=like, layers=len(self.layers))
             for part in (0, 1):
-                place = self.beams.buffer[layer, : len(rows), :, part, : self.own]
-                place.copy_(own[part].transpose(0, 1))
+                there = self.beams.buffer[layer, : len(rows), :, part, : self.own]
+                there.copy_(own[part].transpose(0, 1))
         return run.hidden
 
     # ---- one token a row --------------------------------------------------------------------
@@ -223,7 +223,9 @@ class CachedModel:
         count = self.environments
         if count == 1:
             return x.transpose(0, 1)
-        return x.view(count, -1, *x.shape[1:]).transpose(1, 2).reshape(-1, len(x) // count, x.shape[2])
+        return (
+            x.view(count, -1, *x.shape[1:]).transpose(1, 2).reshape(-1, len(x) // count, x.shape[2])
+        )
 
     def _by_row(self, x: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """(N x H, R / N, A) -> (G, C, H, A)."""

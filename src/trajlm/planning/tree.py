@@ -41,9 +41,9 @@ class LayerWeights:
     @classmethod
     def of(cls, block: Block) -> LayerWeights:
         heads = block.attention.num_heads
-        weight, bias = block.attention.input.weight, block.attention.input.bias
-        width = weight.shape[1]
-        scale = torch.ones_like(bias)
+        linear = block.attention.input
+        width = linear.in_features
+        scale = torch.ones_like(linear.bias)
         scale[:width] = (width // heads) ** -0.5
 
         def by_head(x: Tensor, first: int) -> Tensor:
@@ -51,7 +51,7 @@ class LayerWeights:
             parts = x.view(3, heads, width // heads, *x.shape[1:])[first:]
             return parts.transpose(0, 1).flatten(0, 2).t().contiguous()
 
-        weight, bias = weight * scale[:, None], bias * scale
+        weight, bias = linear.weight * scale[:, None], linear.bias * scale
         return cls(
             block=block,
             heads=heads,

@@ -71,9 +71,11 @@ class PolicyConfig:
     """How it plans.
 
     `search`: "reward" (offline RL: the plan with the best predicted return) or "likelihood"
-    (imitation; with a goal, the likeliest way to it). `horizon`: transitions planned ahead.
+    (imitation; with a goal, the likeliest way to it). `horizon`: transitions planned ahead; None
+    takes 5, or what the block has room for.
     `beam_width`: plans kept. `num_samples`: actions tried from each (reward search).
-    `context`: transitions the model sees, the current one among them. `window`: "published" keeps
+    `context`: transitions the model sees, the current one among them; None takes 5, or half of
+    the block. `window`: "published" keeps
     the last `context` transitions in sight and starts their positions anew at each; "full_block"
     keeps past and plan in one block of the model, which both must fit.
     `top_k_observation`, `cdf_observation`, `top_k_action`, `cdf_action`: what may be drawn (k the
@@ -83,16 +85,16 @@ class PolicyConfig:
     its mean. `replan_every`: steps acted from one plan. `goal`: the observation to reach.
     `precision`: of the forward passes.
 
-    Beyond the paper, all off: `warm_start` adds the rest of the plan before as one more candidate;
+    Beyond the paper, all off: `warm_start` tries the next action of the plan before among the first;
     `time_budget_ms` ends a plan after this time with the best so far; `early_stop` ends it where all
     plans begin with one and the same action.
     """
 
     search: Literal["reward", "likelihood"] = "reward"
-    horizon: int = 5
+    horizon: int | None = None
     beam_width: int = 32
     num_samples: int = 2
-    context: int = 5
+    context: int | None = None
     window: Literal["published", "full_block"] = "full_block"
     top_k_observation: int | None = 1
     cdf_observation: float | None = None
@@ -110,8 +112,9 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "beam_width", "num_samples", "context", "replan_every"):
-            if not 1 <= getattr(self, name) <= 100_000:
-                raise UsageError(f"{name}: {getattr(self, name)} is not in 1..100000")
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 100_000:
+                raise UsageError(f"{name}: {value} is not in 1..100000")
         for name in ("top_k_observation", "top_k_action", "top_k_reward"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -124,7 +127,7 @@ class PolicyConfig:
             raise UsageError(f"temperature: {self.temperature} is negative or not finite")
         if self.percentile is not None and not 0.0 < self.percentile <= 100.0:
             raise UsageError(f"percentile: {self.percentile} is not in (0, 100]")
-        if self.replan_every > self.horizon:
+        if self.horizon is not None and self.replan_every > self.horizon:
             raise UsageError(
                 f"replan_every: {self.replan_every} steps cannot be acted from a plan of horizon "
                 f"{self.horizon}"

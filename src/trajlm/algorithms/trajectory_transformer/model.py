@@ -28,7 +28,6 @@ from torch.nn import functional
 
 from trajlm.algorithms.base import Algorithm, Loss, Prepared
 from trajlm.algorithms.trajectory_transformer.config import Config, PolicyConfig
-from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Critic
 from trajlm.core.seeding import counter_bits
 from trajlm.core.spec import DataSpec
@@ -256,7 +255,7 @@ class Model(Algorithm):
         batch, count, width = hidden.shape
         missing = -count % self.layout.size
         padded = functional.pad(hidden, (0, 0, 0, missing)).view(-1, self.layout.size, width)
-        by_slot = self.head(padded).transpose(0, 1)
+        by_slot: Tensor = self.head(padded).transpose(0, 1)
         return by_slot.reshape(batch, count + missing, -1)[:, :count]
 
     def policy(
@@ -345,7 +344,7 @@ def goal_steps(config: Config, segment: Segment) -> np.ndarray:
     steps = np.arange(len(last))
     ahead = (last - steps).clip(1).astype(np.uint64)
     drawn = (counter_bits(GOAL_STREAM, steps) % ahead).astype(np.int64)
-    return np.minimum(steps + 1 + drawn, last)
+    return np.asarray(np.minimum(steps + 1 + drawn, last))
 
 
 def _chosen(store: TrajectoryStore, number: int) -> np.ndarray:
@@ -353,8 +352,3 @@ def _chosen(store: TrajectoryStore, number: int) -> np.ndarray:
     chosen = np.zeros(len(store.segments[number].lengths), bool)
     chosen[store.index[store.index[:, 0] == number, 1]] = True
     return chosen
-
-
-def check_guide(guide: Critic | None) -> None:
-    if guide is not None and not callable(getattr(guide, "value", None)):
-        raise UsageError("guide: expected a Critic, an object with value(observation, action)")

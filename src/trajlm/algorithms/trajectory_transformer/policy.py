@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trajlm.algorithms.trajectory_transformer.model import Model
 
 PLAN_STREAM = 0x71A9_0000
+USUAL_CONTEXT, USUAL_HORIZON = 5, 5
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,12 @@ class TrajectoryTransformerPolicy:
     ) -> TrajectoryTransformerPolicy:
         """Raises `UsageError` where the plan does not fit the model."""
         policy = cls(model.eval(), overridden(config, overrides, name="policy"), guide)
-        policy.window.check(horizon=policy.config.horizon)
+        policy.window.check(horizon=policy.horizon)
+        if policy.config.replan_every > policy.horizon:
+            raise UsageError(
+                f"replan_every: {policy.config.replan_every} steps cannot be acted from a plan of "
+                f"horizon {policy.horizon}"
+            )
         if policy.config.goal is not None and model.config.goal == "none":
             raise UsageError("goal: this model was not trained with goals; train with model.goal")
         if guide is not None and policy.config.search == "likelihood":
@@ -87,12 +93,22 @@ class TrajectoryTransformerPolicy:
 
     @property
     def window(self) -> Window:
+        block = self.model.config.transitions
         return Window(
             kind=self.config.window,
             slots=self.model.layout.size,
-            context=self.config.context,
+            context=self.config.context or max(2, min(USUAL_CONTEXT, block // 2)),
             block=self.model.block_size,
         )
+
+    @property
+    def horizon(self) -> int:
+        """Transitions planned ahead."""
+        if self.config.horizon is not None:
+            return self.config.horizon
+        if self.config.window == "published":
+            return USUAL_HORIZON
+        return max(1, min(USUAL_HORIZON, self.model.config.transitions - self.window.past))
 
     # ---- the contract of a policy -----------------------------------------------------------
 
@@ -107,7 +123,7 @@ class TrajectoryTransformerPolicy:
             past=zeros(num_envs, self.window.past, layout.size),
             observation=zeros(num_envs, layout.observation_size),
             action=zeros(num_envs, layout.action_size),
-            plan=zeros(num_envs, self.config.horizon * layout.size - layout.observation_size),
+            plan=zeros(num_envs, self.horizon * layout.size - layout.observation_size),
             age=zeros(num_envs),
             steps=zeros(num_envs),
             goal=self._goals(num_envs, condition).to(device),
@@ -210,7 +226,7 @@ class TrajectoryTransformerPolicy:
 
     def _likeliest(self, model: TokenModel, prefix: Tensor, goal: Tensor | None) -> Plans:
         schedule, rest = self.schedule
-        rounds = [schedule, *([[*rest, *schedule]] * (self.config.horizon - 1))]
+        rounds = [schedule, *([[*rest, *schedule]] * (self.horizon - 1))]
         return likelihood_search(
             model,
             prefix,
@@ -234,7 +250,7 @@ class TrajectoryTransformerPolicy:
             prefix,
             schedule=schedule,
             rest=rest,
-            horizon=self.config.horizon,
+            horizon=self.horizon,
             beam_width=self.config.beam_width,
             num_samples=self.config.num_samples,
             scorer=self.scorer,
@@ -249,19 +265,20 @@ class TrajectoryTransformerPolicy:
         spent = 1e3 * (time.perf_counter() - started)
         if budget is not None and plans.depth == 1 and spent > budget:
             logger.warning(
-                "time_budget_ms: %.0f is too small for one transition, which took %.0f", budget, spent
+                "time_budget_ms: %.0f is too small for one transition, which took %.0f",
+                budget,
+                spent,
             )
         return plans
 
     def _suggestion(self, carry: Carry) -> Tensor | None:
-        """With `warm_start`, what the plan before had left after the step that was acted."""
-        size = self.model.layout.size
-        if not self.config.warm_start or bool((carry.age == 0).any()):
+        """With `warm_start`, the action that the plan before had next; None where a slot has none."""
+        layout = self.model.layout
+        left = carry.age < self.horizon
+        if not self.config.warm_start or not bool((left & (carry.age > 0)).all()):
             return None
-        acted = int(carry.age[0])
-        left = carry.plan[:, acted * size :]
-        same = bool((carry.age == acted).all())
-        return left if same and left.shape[1] else None
+        places = carry.age[:, None] * layout.size
+        return carry.plan.gather(1, places + torch.arange(layout.action_size, device=places.device))
 
     @property
     def scorer(self) -> RewardScorer:
