@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from trajlm.algorithms.decision_transformer.model import Model as DecisionTransformer
 from trajlm.algorithms.trajectory_transformer.config import Config, PolicyConfig
 from trajlm.algorithms.trajectory_transformer.model import Model
 from trajlm.algorithms.trajectory_transformer.policy import TrajectoryTransformerPolicy
@@ -27,10 +28,11 @@ from trajlm.bench.planning import (
     their_plan,
 )
 from trajlm.bench.published_tt import batch_loss, published_twin
-from trajlm.bench.training import SPEC
+from trajlm.bench.training import CONFIG, SPEC
 from trajlm.bench.training_tt import BODIES, token_batch, training_tt_speed
 from trajlm.core.errors import UsageError
 from trajlm.core.spec import Box, DataSpec
+from trajlm.training.checkpoint import save_artefact
 
 TINY = Config(transitions=4, num_bins=10, width=16, num_layers=2, num_heads=2)
 SEARCH = PolicyConfig(horizon=4, beam_width=5, context=3, window="published")
@@ -95,10 +97,18 @@ def test_pasts_come_from_the_middle_of_recorded_episodes() -> None:
     assert 0 <= int(pasts.min()) < int(pasts.max()) < TINY.num_bins
 
 
-def test_only_a_trajectory_transformer_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "load_artefact", lambda run: torch.nn.Linear(1, 1))
+def test_a_trained_model_plans_and_another_algorithm_does_not(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    policy.model.float()
+    save_artefact(policy.model, tmp_path / "ours")
+    found = planning.trained_policy(tmp_path / "ours", SEARCH)
+    past = random_pasts(policy, 1)
+    assert torch.equal(
+        our_plans(found, past, seeds=[3]).tokens, our_plans(policy, past, seeds=[3]).tokens
+    )
+    save_artefact(DecisionTransformer.build(CONFIG, SPEC, {}), tmp_path / "other")
     with pytest.raises(UsageError, match="Trajectory Transformer"):
-        planning.trained_policy("run", SEARCH)
+        planning.trained_policy(tmp_path / "other", SEARCH)
 
 
 def test_what_the_authors_code_would_take_scales_with_the_machine() -> None:

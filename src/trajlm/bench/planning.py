@@ -155,11 +155,13 @@ def draws_of(seeds: Sequence[int], *, device: torch.device) -> Draws:
 # ---- both planners ------------------------------------------------------------------------------
 
 
+@torch.inference_mode()
 def our_plans(policy: Policy, pasts: Tensor, *, seeds: Sequence[int]) -> Plans:
     """The plans of N environments at once, in the precision of the policy."""
     return _search(policy, pasts, seeds=seeds)
 
 
+@torch.inference_mode()
 def score_of(policy: Policy, pasts: Tensor, tokens: Tensor) -> Tensor:
     """What the model says of given plans (N, S): (N,)."""
     alone = replace(policy, config=replace(policy.config, beam_width=1, num_samples=1))
@@ -167,7 +169,6 @@ def score_of(policy: Policy, pasts: Tensor, tokens: Tensor) -> Tensor:
     return found.scores[:, 0]
 
 
-@torch.inference_mode()
 def _search(
     policy: Policy, pasts: Tensor, *, seeds: Sequence[int], suggestion: Tensor | None = None
 ) -> Plans:
@@ -211,15 +212,22 @@ def plan_speed(policy: Policy, past: Tensor, *, plans: int = 3) -> PlanSpeed:
     """The median of several plans of ours after a warm-up, and one of theirs, from one past (1, L)."""
     found: list[Tensor] = []
     theirs = seconds(lambda: found.append(their_plan(policy, past, seed=0)[0]))
-    with FlopCounterMode(display=False) as counter:
-        best = our_plans(policy, past, seeds=[0]).best[0]
+    best, operations = _counted_plan(policy, past)
     actions = policy.model.layout.action_size
     return PlanSpeed(
         ours=plan_seconds(policy, past, plans=plans),
         theirs=theirs,
-        operations=float(counter.get_total_flops()),
+        operations=operations,
         same_action=torch.equal(best[:actions], found[0][:actions]),
     )
+
+
+@torch.no_grad()  # the counter takes apart by itself what inference mode leaves whole: slowly
+def _counted_plan(policy: Policy, past: Tensor) -> tuple[Tensor, float]:
+    """Our plan (S,) of one past (1, L), and the operations of its matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        best = _search(policy, past, seeds=[0]).best[0]
+    return best, float(counter.get_total_flops())
 
 
 def plan_seconds(policy: Policy, pasts: Tensor, *, plans: int = 3) -> float:

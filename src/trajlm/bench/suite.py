@@ -155,14 +155,14 @@ def plan(given: Given) -> list[Row]:
     from trajlm.bench.planning import SETTINGS, product_rate, random_policy, trained_policy
     from trajlm.bench.training_tt import BODIES
 
+    trained = None if given.run is None else trained_policy(given.run, SETTINGS["HalfCheetah"])
     rate = product_rate()
     policies = {body: random_policy(BODIES[body], setting) for body, setting in SETTINGS.items()}
     rows = []
     for body, policy in policies.items():
         rows += _plan_rows(body, policy, given, rate=rate)
     rows += [_together_row(policies["HalfCheetah"]), *_memory_rows()]
-    if given.run is not None:
-        trained = trained_policy(given.run, SETTINGS["HalfCheetah"])
+    if trained is not None:
         rows += _plan_rows(f"weights of {given.run}", trained, given)
     if "bf16" in measured_precisions():
         rows.append(_bf16_row(policies["HalfCheetah"]))
