@@ -12,8 +12,6 @@ from torch import Tensor
 from trajlm.core.errors import UsageError
 from trajlm.sequence.batch import SequenceBatch
 
-GRADIENT_CLIP = 0.25
-
 
 def transformers_model(*, observation_size: int, action_size: int, horizon: int) -> Any:
     """`transformers`' model in the published size. Raises `UsageError` where it is not installed."""

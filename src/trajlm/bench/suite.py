@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from trajlm.data.store import TrajectoryStore
 from trajlm.training.precision import native_cpu_bf16
+
+if TYPE_CHECKING:
+    from trajlm.bench.planning import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the caller brings: a dataset, and a run of a Trajectory Transformer."""
+
+    store: TrajectoryStore | None = None
+    run: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +40,14 @@ def measured_precisions() -> list[Literal["float32", "bf16"]]:
     return ["float32", "bf16"] if native_cpu_bf16() else ["float32"]
 
 
-def training(store: TrajectoryStore | None) -> list[Row]:
+def training(given: Given) -> list[Row]:
     """Updates a second against transformers' model, on prebuilt batches."""
     from trajlm.bench.training import training_speed
 
     updates, rows = 10, []
     for precision in measured_precisions():
         speed = training_speed(precision=precision, updates=updates)
-        ours, theirs = (
-            updates / sorted(side)[len(side) // 2] for side in (speed.ours, speed.theirs)
-        )
+        ours, theirs = (updates / median(side) for side in (speed.ours, speed.theirs))
         rows.append(
             Row(
                 what=f"training, {precision}, {torch.get_num_threads()} threads",
@@ -48,13 +59,13 @@ def training(store: TrajectoryStore | None) -> list[Row]:
     return rows
 
 
-def learning(store: TrajectoryStore | None) -> list[Row]:
+def learning(given: Given) -> list[Row]:
     """Mean loss of the last quarter of 2,000 updates against transformers' model, three seeds."""
     from trajlm.bench.data import noise_store
     from trajlm.bench.training import equal_learning
 
     rows = []
-    for seed, (ours, theirs) in enumerate(equal_learning(store or noise_store(100_000))):
+    for seed, (ours, theirs) in enumerate(equal_learning(given.store or noise_store(100_000))):
         rows.append(
             Row(
                 what=f"learning, seed {seed}: mean loss of the last 500 of 2,000 updates",
@@ -66,7 +77,7 @@ def learning(store: TrajectoryStore | None) -> list[Row]:
     return rows
 
 
-def evaluation(store: TrajectoryStore | None) -> list[Row]:
+def evaluation(given: Given) -> list[Row]:
     """A step of 200 HalfCheetah environments at once against the tutorial's loop of one."""
     from trajlm.bench.evaluation import evaluation_speed
 
@@ -84,7 +95,7 @@ def evaluation(store: TrajectoryStore | None) -> list[Row]:
     return rows
 
 
-def data(store: TrajectoryStore | None) -> list[Row]:
+def data(given: Given) -> list[Row]:
     """Sampling a batch, loading a million transitions, and the command's help."""
     from trajlm.bench.data import help_seconds, loading_seconds, sampling_seconds
 
@@ -119,9 +130,156 @@ def _share_of_update(sampling: float) -> float:
     return sampling / (sampling + update_seconds())
 
 
-SUITE: dict[str, Callable[[TrajectoryStore | None], list[Row]]] = {
+def training_tt(given: Given) -> list[Row]:
+    """Tokens a second of the Trajectory Transformer against the published model."""
+    from trajlm.bench.training_tt import BODIES, training_tt_speed
+
+    rows = []
+    for precision in measured_precisions():
+        for body, spec in BODIES.items():
+            speed, tokens = training_tt_speed(spec, precision=precision)
+            ours, theirs = (tokens / median(side) for side in (speed.ours, speed.theirs))
+            rows.append(
+                Row(
+                    what=f"training-tt, {body}, {precision}, {torch.get_num_threads()} threads",
+                    ours=f"{ours:,.0f} tokens/s",
+                    baseline=f"published code, float32 {theirs:,.0f} tokens/s",
+                    ratio=speed.ratio,
+                )
+            )
+    return rows
+
+
+def plan(given: Given) -> list[Row]:
+    """A plan of the Trajectory Transformer against the published planner without a cache."""
+    from trajlm.bench.planning import SETTINGS, product_rate, random_policy, trained_policy
+    from trajlm.bench.training_tt import BODIES
+
+    trained = None if given.run is None else trained_policy(given.run, SETTINGS["HalfCheetah"])
+    rate = product_rate()
+    policies = {body: random_policy(BODIES[body], setting) for body, setting in SETTINGS.items()}
+    rows = []
+    for body, policy in policies.items():
+        rows += _plan_rows(body, policy, given, rate=rate)
+    rows += [_together_row(policies["HalfCheetah"]), *_memory_rows()]
+    if trained is not None:
+        rows += _plan_rows(f"weights of {given.run}", trained, given)
+    if "bf16" in measured_precisions():
+        rows.append(_bf16_row(policies["HalfCheetah"]))
+    if torch.cuda.is_available():
+        for body, policy in policies.items():
+            rows += _cuda_rows(body, policy)
+    return rows
+
+
+def _plan_rows(body: str, policy: Policy, given: Given, *, rate: float | None = None) -> list[Row]:
+    """One plan of both sides; with the machine's `rate` also what the authors' code would take."""
+    from trajlm.bench import planning
+
+    states, config = 8, policy.config
+    trained = rate is None
+    if trained and given.store is not None:
+        pasts = planning.recorded_pasts(policy, states, given.store)
+    else:
+        pasts = planning.random_pasts(policy, states)
+    speed = planning.plan_speed(policy, pasts[:1])
+    name = f"plan, {body}"
+    what = f"{name}, horizon {config.horizon}, beam {config.beam_width}, one environment"
+    ours = f"{1e3 * speed.ours:,.0f} ms"
+    same = "same first action" if speed.same_action else "another first action"
+    rows = [
+        Row(
+            what=what,
+            ours=f"{ours} ({speed.rate:.0f} GFLOP/s of {speed.operations / 1e9:.1f} GFLOP)",
+            baseline=f"published, uncached {1e3 * speed.theirs:,.0f} ms, {same}",
+            ratio=speed.ratio,
+        ),
+        Row(
+            what=f"{name}, {states} small searches: equal first actions",
+            ours=f"{planning.equal_actions(policy, pasts):.0%}",
+            baseline="published, uncached",
+            ratio=None,
+        ),
+    ]
+    if rate is not None:
+        expected = planning.expected_seconds(body, rate)
+        rows.append(
+            Row(
+                what=f"{name}, the authors' {planning.PUBLISHED_SECONDS[body]:.1f} s scaled from "
+                f"{planning.PUBLISHED_RATE:.0f} to {rate:.0f} GFLOP/s (product of 2048^3)",
+                ours=ours,
+                baseline=f"expected {1e3 * expected:,.0f} ms",
+                ratio=expected / speed.ours,
+            )
+        )
+    return rows
+
+
+def _together_row(policy: Policy, *, environments: int = 16) -> Row:
+    from trajlm.bench.planning import plan_seconds, random_pasts
+
+    pasts = random_pasts(policy, environments)
+    alone = plan_seconds(policy, pasts[:1])
+    together = plan_seconds(policy, pasts) / environments
+    return Row(
+        what=f"plan, HalfCheetah, {environments} environments at once",
+        ours=f"{1e3 * together:,.0f} ms a plan",
+        baseline=f"one alone {1e3 * alone:,.0f} ms",
+        ratio=alone / together,
+    )
+
+
+def _memory_rows() -> list[Row]:
+    """None where the system does not tell."""
+    from trajlm.bench.planning import MEGABYTES_ALLOWED, peak_megabytes
+
+    used = peak_megabytes("Hopper")
+    if used is None:
+        return []
+    return [
+        Row(
+            what="plan, Hopper, peak memory above imports",
+            ours=f"{used:.0f} MB",
+            baseline=f"{MEGABYTES_ALLOWED:.0f} MB",
+            ratio=MEGABYTES_ALLOWED / used,
+        )
+    ]
+
+
+def _bf16_row(policy: Policy, *, states: int = 500) -> Row:
+    from trajlm.bench.planning import random_pasts, reduced_precision
+
+    found = reduced_precision(policy, random_pasts(policy, states))
+    return Row(
+        what=f"plan, HalfCheetah, bf16, {states} states: equal first actions",
+        ours=f"{found.same_actions:.1%}",
+        baseline=f"float32; its score less {found.regret:.4f} ({found.relative_regret:.2%} of the "
+        "deviation over states)",
+        ratio=None,
+    )
+
+
+def _cuda_rows(body: str, policy: Policy) -> list[Row]:
+    """On the GPU: one environment, and 64 at once."""
+    from trajlm.bench.planning import on_device, plan_seconds, random_pasts
+
+    there = on_device(policy, "cuda")
+    return [
+        Row(
+            what=f"plan, {body}, {torch.cuda.get_device_name()}, {count} environments",
+            ours=f"{1e3 * plan_seconds(there, random_pasts(there, count)) / count:,.1f} ms a plan",
+            baseline="",
+            ratio=None,
+        )
+        for count in (1, 64)
+    ]
+
+
+SUITE: dict[str, Callable[[Given], list[Row]]] = {
     "training": training,
     "evaluation": evaluation,
     "data": data,
+    "training-tt": training_tt,
+    "plan": plan,
     "learning": learning,
 }

@@ -13,11 +13,12 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from trajlm.algorithms.base import Algorithm
 from trajlm.algorithms.decision_transformer.config import Config
 from trajlm.algorithms.decision_transformer.model import Model
-from trajlm.bench.baselines import GRADIENT_CLIP, transformers_loss, transformers_model
+from trajlm.bench.baselines import transformers_loss, transformers_model
 from trajlm.bench.timing import Comparison, compare, seconds
 from trajlm.core.seeding import derive
 from trajlm.core.spec import Box, DataSpec
@@ -46,7 +47,7 @@ SPEC = DataSpec(
 Update = Callable[[SequenceBatch, int], Tensor]
 
 
-def our_update(model: Model, config: TrainingConfig) -> Update:
+def our_update(model: Algorithm, config: TrainingConfig) -> Update:
     """An update as the trainer makes it; gives the loss."""
     optimizer = make_optimizer(model, config)
     parameters: list[Tensor] = list(model.parameters())
@@ -66,21 +67,35 @@ def our_update(model: Model, config: TrainingConfig) -> Update:
     return update
 
 
-def their_update(model: object, config: TrainingConfig) -> Update:
-    """An update as the public training code makes it; gives the loss."""
-    parameters = list(model.parameters())  # type: ignore[attr-defined]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-4)
+def their_update(
+    model: nn.Module, loss_of: Callable[[SequenceBatch], Tensor], config: TrainingConfig
+) -> Update:
+    """An update of plain AdamW, as public training code makes it; gives the loss."""
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=(config.betas[0], config.betas[1]),
+        weight_decay=config.weight_decay,
+    )
 
     def update(batch: SequenceBatch, step: int) -> Tensor:
         set_learning_rate(optimizer, learning_rate(config, step))
-        loss = transformers_loss(model, batch, return_scale=RETURN_SCALE)
+        loss = loss_of(batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
+        if config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         optimizer.step()
         return loss.detach()
 
     return update
+
+
+def _transformers_update(model: nn.Module, config: TrainingConfig) -> Update:
+    return their_update(
+        model, lambda batch: transformers_loss(model, batch, return_scale=RETURN_SCALE), config
+    )
 
 
 def training_speed(
@@ -92,7 +107,7 @@ def training_speed(
     model = Model.build(CONFIG, SPEC, {}).train()
     baseline = transformers_model(observation_size=17, action_size=6, horizon=1000).train()
     config = TrainingConfig(precision=precision)
-    ours, theirs = our_update(model, config), their_update(baseline, config)
+    ours, theirs = our_update(model, config), _transformers_update(baseline, config)
     return compare(
         lambda: [ours(batch, step) for step, batch in enumerate(batches)],
         lambda: [theirs(batch, step) for step, batch in enumerate(batches)],
@@ -150,7 +165,7 @@ def equal_learning(
         loader = Loader(
             prepared.store, Model.windows(CONFIG, spec), batch_size=BATCH_SIZE, seed=seed
         )
-        ours, theirs = our_update(model, config), their_update(baseline, config)
+        ours, theirs = our_update(model, config), _transformers_update(baseline, config)
         losses = np.zeros((updates, 2))
         for step in range(updates):
             batch = loader.batch(step)

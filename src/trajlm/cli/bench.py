@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from trajlm.cli import flags, tables
 from trajlm.cli.logs import to_stderr
 from trajlm.core.errors import UsageError, suggestion
 
-NAMES = ("training", "evaluation", "data", "learning")
-QUICK = NAMES[:3]
+NAMES = ("training", "evaluation", "data", "training-tt", "plan", "learning")
+QUICK = NAMES[:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,10 @@ class BenchFlags:
     """Measure."""
 
     data: str | None = None
-    """The dataset of `learning`; noise of HalfCheetah's shapes by default."""
+    """The dataset of `learning`, noise of HalfCheetah's shapes by default; and of the pasts that a
+    `run` plans from, random tokens by default."""
+    run: str | None = None
+    """A Trajectory Transformer's run, for `plan` with trained weights besides random ones."""
     threads: int | None = None
     """Threads of both sides; all cores by default."""
     json: bool = False
@@ -36,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         prog="trajlm bench",
         description=(
             f"trajlm bench [{' | '.join(NAMES)}]: what is measured, each beside its baseline; all "
-            "but learning by default. Use a quiet machine and read the ratios."
+            "but learning by default, some minutes. Use a quiet machine and read the ratios."
         ),
     )
     for name in names:
@@ -46,13 +50,14 @@ def main(argv: Sequence[str]) -> int:
     to_stderr(verbose=arguments.verbose)
     import torch
 
-    from trajlm.bench.suite import SUITE
+    from trajlm.bench.suite import SUITE, Given
     from trajlm.data.load import load_dataset
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     store = load_dataset(arguments.data) if arguments.data else None
-    rows = [row for name in names for row in SUITE[name](store)]
+    given = Given(store=store, run=Path(arguments.run) if arguments.run else None)
+    rows = [row for name in names for row in SUITE[name](given)]
     if arguments.json:
         tables.print_json([asdict(row) for row in rows])
     else:
