@@ -39,8 +39,8 @@ from trajlm.planning.beam import Draws, Plans, scored_search
 from trajlm.training.checkpoint import load_artefact
 
 SETTINGS = {
-    "HalfCheetah": PolicyConfig(horizon=5, beam_width=32, window="published"),
-    "Hopper": PolicyConfig(horizon=15, beam_width=128, window="published"),
+    "HalfCheetah": PolicyConfig(horizon=5, beam_width=32, context=5, window="published"),
+    "Hopper": PolicyConfig(horizon=15, beam_width=128, context=5, window="published"),
 }
 PUBLISHED_SECONDS = {"HalfCheetah": 10.2, "Hopper": 52.0}
 PUBLISHED_RATE = 188.0
@@ -180,7 +180,7 @@ def _search(
             pasts,
             schedule=schedule,
             rest=rest,
-            horizon=config.horizon,
+            horizon=policy.horizon,
             beam_width=config.beam_width,
             num_samples=config.num_samples,
             scorer=policy.scorer,
@@ -195,8 +195,8 @@ def their_plan(policy: Policy, past: Tensor, *, seed: int) -> tuple[Tensor, Tens
     planner = PublishedPlanner(
         model=published_twin(policy.model),
         values=policy.model.discretizer.values.to(policy.model.position.dtype),
-        context=config.context,
-        horizon=config.horizon,
+        context=policy.window.context,
+        horizon=policy.horizon,
         beam_width=config.beam_width,
         num_samples=config.num_samples,
         action_cdf=config.cdf_action or 0.0,
