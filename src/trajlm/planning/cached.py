@@ -53,6 +53,29 @@ class Store:
         return list(zip(keys, used[:, :, 1].unbind(0), strict=True))
 
 
+class Samples:
+    """Keys and values that copies have drawn, (T, layers, rows, H, 2, E).
+
+    There are few tokens, so sums over them are faster than products of tiny matrices.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(0, 0, 0, 0, 0, 0)
+
+    def reserve(self, rows: int, tokens: int, *, like: Tensor, layers: int) -> None:
+        """Room for `tokens` of `rows`; what was there is gone. `like` (?, H, E)."""
+        shape = (tokens, layers, rows, like.shape[1], 2, like.shape[2])
+        there = self.buffer
+        same = there.dtype == like.dtype and there.device == like.device
+        if there.shape[2] != rows or len(there) < tokens or not same:
+            self.buffer = like.new_empty(shape)
+
+    def views(self, tokens: int) -> list[KeyValue]:
+        """For each layer keys and values (rows, H, tokens, E)."""
+        used = self.buffer[:tokens].permute(1, 4, 2, 3, 0, 5)
+        return [(part[0], part[1]) for part in used]
+
+
 class CachedModel:
     """A `TokenModel` that equals `RecomputeModel` and runs each token once."""
 
@@ -61,7 +84,7 @@ class CachedModel:
         self.slots = network.layout.size
         self.layers = [LayerWeights.of(block) for block in network.transformer.blocks]  # type: ignore[arg-type]
         self.trunk: list[KeyValue] = []
-        self.beams, self.spare, self.samples = Store(), Store(), Store()
+        self.beams, self.spare, self.samples = Store(), Store(), Samples()
         self.tokens = torch.empty(0, 0, dtype=torch.int64)
         self.goal: Tensor | None = None
         self.environments = self.copies = 1
@@ -94,7 +117,7 @@ class CachedModel:
         if first != self.start:
             self.start = first
             return self._logits(self._run_window())
-        if self.kept is not None:
+        if self.kept is not None or (self.copies > 1 and self.drawn == self.slots):
             self._settle()
         return self._logits(self._run_token(tokens, length - 1 - first * self.slots))
 
@@ -128,21 +151,18 @@ class CachedModel:
             last = self._embed(seen[:, -1:], torch.tensor([place], device=seen.device))[:, 0]
         elif len(rows) != self.environments:
             raise AssertionError("a window slides after whole transitions")
-        run = run_tree(self.layers, chunks, states, rows, last=last)
+        self.copies, self.kept, self.drawn = 1, None, 0
+        self.own = sum(len(chunk.places) for chunk in chunks[1:])
+        own: list[KeyValue | None] = [None] * len(self.layers)
+        if self.own:
+            like = states[-1][:1, 0].view(1, self.layers[0].heads, -1)
+            self.beams.reserve(len(rows), self._room(self.own), like=like, layers=len(self.layers))
+            used = self.beams.buffer[:, : len(rows), ..., : self.own, :]
+            own = [(part[:, :, 0], part[:, :, 1]) for part in used]
+        run = run_tree(self.layers, chunks, states, rows, last=last, own=own)
         self.trunk = [
             (key.transpose(2, 3).flatten(0, 1), value.flatten(0, 1)) for key, value in run.trunk
         ]
-        self.own = self.drawn = 0
-        self.copies, self.kept = 1, None
-        for layer, own in enumerate(run.own):
-            if own is None:
-                continue
-            self.own = own[0].shape[2]
-            like = own[0].transpose(0, 1)
-            self.beams.reserve(len(rows), self._room(self.own), like=like, layers=len(self.layers))
-            for part in (0, 1):
-                there = self.beams.buffer[layer, : len(rows), :, part, : self.own]
-                there.copy_(own[part].transpose(0, 1))
         return run.hidden
 
     # ---- one token a row --------------------------------------------------------------------
@@ -153,18 +173,10 @@ class CachedModel:
         slot = place % self.slots
         stored = slot != self.network.layout.value
         x = self.network.embed_slot(tokens, slot, place)
-        store, before = (self.samples, self.drawn) if sampling else (self.beams, self.own)
         if stored:
-            like = x.view(rows, self.layers[0].heads, -1)
-            room = max(before + 1, 2 * self.slots)
-            store.reserve(rows, room, like=like, layers=len(self.layers), keep=before)
-            free = store.places(rows, before)
-            if sampling:
-                self.drawn += 1
-            else:
-                self.own += 1
+            free = self._places(rows, like=x.view(rows, self.layers[0].heads, -1))
         own = self.beams.views(rows // self.copies, self.own) if self.own else []
-        drawn = self.samples.views(rows, self.drawn) if sampling and self.drawn else []
+        drawn = self.samples.views(self.drawn) if sampling and self.drawn else []
         for layer, weights in enumerate(self.layers):
             mixed = weights.project(x)
             if stored:
@@ -177,6 +189,19 @@ class CachedModel:
             )
             x = weights.finish(x, values)
         return x
+
+    def _places(self, rows: int, *, like: Tensor) -> tuple[Tensor, ...]:
+        """For each layer where a new token's keys and values go, (R, H, 2, E); it is counted."""
+        layers = len(self.layers)
+        if self.copies > 1:
+            if self.drawn == 0:
+                self.samples.reserve(rows, self.slots, like=like, layers=layers)
+            self.drawn += 1
+            return self.samples.buffer[self.drawn - 1].unbind(0)
+        room = max(self.own + 1, 2 * self.slots)
+        self.beams.reserve(rows, room, like=like, layers=layers, keep=self.own)
+        self.own += 1
+        return self.beams.places(rows, self.own - 1)
 
     def _attend(
         self, mixed: Tensor, trunk: KeyValue, own: KeyValue | None, drawn: KeyValue | None
@@ -198,13 +223,15 @@ class CachedModel:
             by_beam = single if copies == 1 else _by_beam(mixed[:, :, 0], copies)
             scores.append(_of_beams(torch.bmm(by_beam, own[0]), shape))
         if drawn is not None:
-            scores.append(torch.bmm(single, drawn[0]).view(*shape, -1))
+            found = (mixed[:, :, 0, None] * drawn[0]).sum(-1)
+            scores.append(found.view(*shape, -1))
         weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
         flat = weights.view(rows * heads, 1, -1)
         first = shared + (0 if own is None else own[1].shape[1])
         total = None
         if drawn is not None:
-            total = torch.bmm(flat[..., first:], drawn[1]).view(*shape, depth)
+            part = flat[..., first:].view(rows, heads, -1, 1)
+            total = (part * drawn[1]).sum(2).view(*shape, depth)
         if own is not None:
             part = flat[..., shared:first]
             if copies > 1:
@@ -246,13 +273,14 @@ class CachedModel:
         total = self.own + drawn
         if total:
             old, samples, new = self.beams.buffer, self.samples.buffer, self.spare
-            like = (samples if drawn else old)[0, :, :, 0]
+            like = samples[0, 0, :, :, 0] if drawn else old[0, :, :, 0, 0]
             new.reserve(len(kept), self._room(total), like=like, layers=len(self.layers))
             fresh = new.buffer[:, : len(kept)]
             if self.own:
                 fresh[..., : self.own, :] = old[..., : self.own, :].index_select(1, groups)
             if drawn:
-                fresh[..., self.own : total, :] = samples[..., :drawn, :].index_select(1, kept)
+                own = samples[:drawn].index_select(2, kept).permute(1, 2, 3, 4, 0, 5)
+                fresh[..., self.own : total, :] = own
             self.beams, self.spare = self.spare, self.beams
         self.own, self.drawn, self.copies, self.kept = total, 0, 1, None
 

@@ -149,42 +149,42 @@ def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def attend(query: Tensor, spans: Sequence[slice], trunk: KeyValue, path: KeyValue | None) -> Tensor:
-    """Queries (H, n, s, E) over the trunk of their environment (N, H, Tt, E) and a path of their own
-    (H, n, T, E), whose last s tokens are the queries' own: (n x s, H x E).
+    """Queries (n, s, H, E) over the trunk of their environment (N, H, Tt, E) and a path of their own
+    (n, H, T, E), whose last s tokens are the queries' own: (n x s, H x E).
 
     `spans`: the queries (of n x s) of each environment. A single query sees all of its path.
     """
-    heads, nodes, size, depth = query.shape
-    shared, flat = trunk[0].shape[2], query.contiguous().view(heads, -1, depth)
+    nodes, size, heads, depth = query.shape
+    shared = trunk[0].shape[2]
     scores = []
     if shared:
+        flat = query.flatten(0, 1).transpose(0, 1)  # (H, n x s, E)
         parts = [
             torch.bmm(flat[:, span], trunk[0][number].transpose(1, 2))
             for number, span in enumerate(spans)
         ]
-        scores.append(_joined(parts))
+        scores.append(_joined(parts).view(heads, nodes, size, shared).transpose(0, 1))
     if path is not None:
-        length = path[0].shape[2]
-        own = torch.bmm(
-            flat.view(heads * nodes, size, depth), path[0].flatten(0, 1).transpose(1, 2)
-        )
+        by_node = query.transpose(1, 2).reshape(nodes * heads, size, depth)
+        own = torch.bmm(by_node, path[0].flatten(0, 1).transpose(1, 2))
         if size > 1:
-            own[..., length - size :] += causal_bias(size, like=own)
-        scores.append(own.view(heads, nodes * size, length))
+            own[..., own.shape[2] - size :] += causal_bias(size, like=own)
+        scores.append(own.view(nodes, heads, size, -1))
     weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
     mixed = None
     if path is not None:
-        part = weights.view(heads * nodes, size, -1)[..., shared:]
-        mixed = torch.bmm(part, path[1].flatten(0, 1)).view(heads, nodes * size, depth)
+        part = weights.reshape(nodes * heads, size, -1)[..., shared:]
+        own = torch.bmm(part, path[1].flatten(0, 1))
+        mixed = own.view(nodes, heads, size, depth).transpose(1, 2)
     if shared:
+        part = weights[..., :shared].transpose(0, 1).reshape(heads, nodes * size, shared)
         parts = [
-            torch.bmm(weights[:, span, :shared], trunk[1][number])
-            for number, span in enumerate(spans)
+            torch.bmm(part[:, span], trunk[1][number]) for number, span in enumerate(spans)
         ]
-        out = _joined(parts)
-        mixed = out if mixed is None else mixed.add_(out)
+        out = _joined(parts).transpose(0, 1).view(nodes, size, heads, depth)
+        mixed = out if mixed is None else mixed + out
     assert mixed is not None
-    return mixed.transpose(0, 1).reshape(nodes * size, heads * depth)
+    return mixed.reshape(nodes * size, heads * depth)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -204,11 +204,10 @@ def causal_bias(size: int, *, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeRun:
-    """Of each layer the trunk (N, H, Tt, E) and what the rows have of their own since (H, R, Tb, E),
-    None where nothing; `hidden` (R, W) of each row's last token, before the last norm."""
+    """Of each layer the trunk (N, H, Tt, E); `hidden` (R, W) of each row's last token, before the
+    last norm."""
 
     trunk: list[KeyValue]
-    own: list[KeyValue | None]
     hidden: Tensor
 
 
@@ -219,11 +218,14 @@ def run_tree(
     rows: Tensor,
     *,
     last: Tensor | None,
+    own: Sequence[KeyValue | None],
 ) -> TreeRun:
     """Run embedded chunks (n, s, W) through the layers.
 
     `rows` (R,): each row's node in the last chunk. `last` (R, W): an embedded token after them that
     nothing sees, whose hidden state is wanted; None where that of the only chunk's last token is.
+    `own`: for each layer where the rows' keys and values after the trunk go, (R, H, Tb, E) each; None
+    where there are none.
     """
     environments = len(chunks[0].counts)
     shapes = [(state.shape[0], state.shape[1]) for state in states]
@@ -232,59 +234,61 @@ def run_tree(
     in_order = len(chunks[-1].parents) == len(rows)
     x = torch.cat([state.flatten(0, 1) for state in states])
     trunks: list[KeyValue] = []
-    owns: list[KeyValue | None] = []
     for number, weights in enumerate(layers):
         only_keys = number == len(layers) - 1 and last is not None
         mixed = weights.project_keys(x) if only_keys else weights.project(x)
-        parts = mixed.split([n * s for n, s in shapes])
-        # (H, n, s, E) of queries (where they are wanted), keys and values.
+        # (n, s, H, E) of queries (where they are wanted), keys and values.
         laid = [
-            part.view(n, s, *part.shape[1:]).permute(3, 2, 0, 1, 4)
-            for part, (n, s) in zip(parts, shapes, strict=True)
+            part.view(n, s, *part.shape[1:]).unbind(3)
+            for part, (n, s) in zip(mixed.split([n * s for n, s in shapes]), shapes, strict=True)
         ]
-        trunk = (laid[0][-2].transpose(0, 1), laid[0][-1].transpose(0, 1))
-        paths = _paths(chunks, laid)
-        own = paths[-1]
-        if own is not None and not in_order:
-            own = (own[0][:, rows], own[1][:, rows])
+        trunk = (laid[0][-2].transpose(1, 2), laid[0][-1].transpose(1, 2))
+        place = own[number]
+        paths = _paths(chunks, laid, place if in_order else None)
+        if place is not None and not in_order:
+            path = paths[-1]
+            assert path is not None
+            for there, part in zip(place, path, strict=True):
+                there.copy_(part.index_select(0, rows))
         trunks.append(trunk)
-        owns.append(own)
         if not only_keys:
             outs = []
-            for place, (part, path) in enumerate(zip(laid, paths, strict=True)):
-                if not part.shape[3]:
+            for index, (part, path) in enumerate(zip(laid, paths, strict=True)):
+                if not part[0].shape[1]:
                     continue
                 if path is None:  # the trunk sees itself alone
-                    itself = (laid[0][1].contiguous(), laid[0][2].contiguous())
-                    outs.append(attend(part[0], [], _nothing(trunk), itself))
+                    outs.append(attend(part[0], [], _nothing(trunk), trunk))
                 else:
-                    outs.append(attend(part[0], spans[place], trunk, path))
+                    outs.append(attend(part[0], spans[index], trunk, path))
             x = weights.finish(x, torch.cat(outs))
         if last is not None:
-            asked = weights.project(last)[:, :, 0].transpose(0, 1)[:, :, None]
-            last = weights.finish(last, attend(asked, row_spans, trunk, own))
+            asked = weights.project(last)[:, None, :, 0]
+            last = weights.finish(last, attend(asked, row_spans, trunk, place))
     if last is None:
         last = x.view(*shapes[0], -1)[:, -1]
-    return TreeRun(trunks, owns, last)
+    return TreeRun(trunks, last)
 
 
-def _paths(chunks: Sequence[Chunk], laid: Sequence[Tensor]) -> list[KeyValue | None]:
-    """For each chunk keys and values (H, n, T, E) from the first branch to its own last token."""
+def _paths(
+    chunks: Sequence[Chunk], laid: Sequence[Sequence[Tensor]], final: KeyValue | None
+) -> list[KeyValue | None]:
+    """For each chunk keys and values (n, H, T, E) from the first branch to its own last token; those
+    of the last chunk are written into `final`, where given."""
     paths: list[KeyValue | None] = [None]
-    for chunk, part in zip(chunks[1:], laid[1:], strict=True):
-        before = paths[-1]
-        if before is None:
-            paths.append((part[-2].contiguous(), part[-1].contiguous()))
-            continue
-        heads, _, length, depth = before[0].shape
-        nodes, size = len(chunk.parents), part.shape[3]
-        both = []
-        for old, new in zip(before, part[-2:], strict=True):
-            joined = old.new_empty(heads, nodes, length + size, depth)
-            joined[:, :, :length] = old.index_select(1, chunk.parents)
-            joined[:, :, length:] = new
-            both.append(joined)
-        paths.append((both[0], both[1]))
+    for number in range(1, len(chunks)):
+        before, parents = paths[-1], chunks[number].parents
+        new = [part.transpose(1, 2) for part in laid[number][-2:]]
+        nodes, heads, size, depth = new[0].shape
+        length = 0 if before is None else before[0].shape[2]
+        into = final if number == len(chunks) - 1 else None
+        if into is None:
+            shape = (nodes, heads, length + size, depth)
+            into = (new[0].new_empty(shape), new[0].new_empty(shape))
+        for side in (0, 1):
+            if before is not None:
+                into[side][:, :, :length] = before[side].index_select(0, parents)
+            into[side][:, :, length:] = new[side]
+        paths.append(into)
     return paths
 
 
