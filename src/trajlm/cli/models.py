@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trajlm.core.discovery import algorithm
 from trajlm.core.errors import UsageError
@@ -53,7 +53,7 @@ def beside(folder: Path, kind: str) -> Path:
     return place.with_name(f"{place.name}-{kind}")
 
 
-def _defaults_of(name: str) -> Any:
+def _defaults_of(name: str) -> RunConfig:
     """A configuration of the algorithm that asks for nothing in particular."""
     entry = algorithm(name)
     config = resolve(f"{name}/{entry.recipes[0]}")

@@ -10,7 +10,7 @@ from typing import Any
 from trajlm.cli import flags, models, tables
 from trajlm.cli.logs import to_stderr
 from trajlm.cli.progress import reporting
-from trajlm.core.discovery import algorithm, algorithms
+from trajlm.core.discovery import algorithm, planners, refuse_without_plans
 from trajlm.core.errors import UsageError
 from trajlm.runs.config import RunConfig
 
@@ -40,9 +40,7 @@ def main(argv: Sequence[str]) -> int:
     rest = list(argv[1:] if folder else argv)
     helping = any(token in flags.HELP for token in rest)
     base = models.configuration(folder, helping=helping, usual=planners()[0], command="plan")
-    if base.algorithm not in planners():
-        able = ", ".join(planners())
-        raise UsageError(f"{folder}: {base.algorithm} does not plan; those that do: {able}")
+    refuse_without_plans(base.algorithm)
     arguments = flags.parse(
         plan_flags(base.algorithm),
         rest,
@@ -62,15 +60,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         _print(record, files)
     return 0
-
-
-def planners() -> list[str]:
-    """The algorithms whose policy has a horizon."""
-    return [
-        name
-        for name, entry in algorithms().items()
-        if "horizon" in {field.name for field in dataclasses.fields(entry.config_module.PolicyConfig)}
-    ]
 
 
 def plan_flags(algorithm_name: str) -> type[Any]:
@@ -170,7 +159,11 @@ def _model(
     from trajlm.runs.scoring import checkpoint_folder
     from trajlm.training.checkpoint import load_artefact
 
-    facts = {"algorithm": config.algorithm, "recipe": config.recipe, "checkpoint": arguments.checkpoint}
+    facts = {
+        "algorithm": config.algorithm,
+        "recipe": config.recipe,
+        "checkpoint": arguments.checkpoint,
+    }
     if models.algorithm_of_artefact(folder) is not None:
         model = models.load_artefact(folder, checkpoint=arguments.checkpoint, device=device)
         return model, {**facts, "recipe": folder.name}, models.beside(folder, "plans") / "t-{steps}"

@@ -41,7 +41,8 @@ class Body:
     def of(cls, environment: VectorEnvironment) -> Body | None:
         """None for what is no planar body, or is not observed whole."""
         physics: Any = environment.environments[0].unwrapped
-        model, space = getattr(physics, "model", None), environment.observation_space
+        model: Any = getattr(physics, "model", None)
+        space = environment.observation_space
         if type(model).__name__ != "MjModel" or not isinstance(space, Box):
             return None
         if not is_planar(model) or space.shape != (model.nq - 1 + model.nv,):
@@ -108,13 +109,14 @@ def strip(
     if renderer is None:
         return None
     start = float(true[0][0][0])
-    chosen, *others = [body.poses(rows, x=start) for rows in planned[: 1 + MOST_GHOSTS]]
+    plans = [body.poses(rows, x=start) for rows in planned]
+    chosen = plans[0]
     columns = []
     try:
         for moment in _moments(len(chosen)):
             real = body.pose(*true[moment]) if moment < len(true) else None
             x = float(chosen[moment].qpos[0] if real is None else real.qpos[0])
-            ghosts = [plan[moment] for plan in others]
+            ghosts = _distinct([plan[moment] for plan in plans])[1 : 1 + MOST_GHOSTS]
             upper = renderer.picture(chosen[moment], ghosts=ghosts, x=x)
             lower = _missing() if real is None else renderer.picture(real, x=x)
             when = f"step +{moment}" if moment else "now"
@@ -127,6 +129,11 @@ def strip(
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate([rows[0], gap, rows[1]])).save(path, optimize=True)
     return path
+
+
+def _distinct(bodies: Sequence[Any]) -> list[Any]:
+    """One body of each pose, in their order."""
+    return list({tuple(body.qpos.round(3)): body for body in reversed(bodies)}.values())[::-1]
 
 
 def _moments(count: int) -> list[int]:

@@ -55,7 +55,7 @@ class PlanarRenderer:
 
         picture = self._background.copy()
         draw = ImageDraw.Draw(picture)
-        x = float(self._view.center(data)[0]) if x is None else x
+        x = float(self._view.center(data)[0]) if x is None else x + self._view.ahead
         self._hills(draw, x)
         self._track(draw, x)
         for ghost in ghosts:

@@ -91,9 +91,7 @@ def _frames(
             break
 
 
-def _planned(
-    policy: Any, carry: Any, observation: Any, body: Body, physics: Any
-) -> list[Any]:
+def _planned(policy: Any, carry: Any, observation: Any, body: Body, physics: Any) -> list[Any]:
     """The bodies of the newest plan, the present one first."""
     model = policy.model
     futures = Futures.of(carry.plan, layout=model.layout, discretizer=model.discretizer)

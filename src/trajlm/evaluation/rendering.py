@@ -30,7 +30,7 @@ _FLOOR = np.array([[0.78, 0.82, 0.84], [0.90, 0.92, 0.93]])
 _SKY = np.array([[0.93, 0.96, 0.98], [0.50, 0.68, 0.86]])
 _RIGHT = np.array([[0.95, 0.60, 0.26], [0.78, 0.33, 0.20]])
 _LEFT = np.array([[0.52, 0.64, 0.84], [0.26, 0.37, 0.62]])
-GHOST = (0.18, 0.33, 0.52, 0.20)
+GHOST = (0.18, 0.33, 0.52, 0.22)
 """Of bodies that are only possible; the last is how opaque each is."""
 
 _PROBE = """
@@ -51,7 +51,7 @@ class Renderer(Protocol):
     ) -> np.ndarray:
         """(H, W, 3) uint8 of MuJoCo's `data`, which belongs to the model it was made for.
 
-        `ghosts`: further `data`, seen through. `x`: where the view stands instead of at the body.
+        `ghosts`: further `data`, seen through. `x`: the view is that of a body which stands there.
         """
         ...
 
@@ -114,7 +114,7 @@ class EglRenderer:
         camera, view = self._camera, self._view
         camera.lookat[:] = view.center(data)
         if x is not None:
-            camera.lookat[0] = x
+            camera.lookat[0] = x + view.ahead
         camera.azimuth, camera.elevation = 90.0, view.elevation
         camera.distance = view.height / (2 * np.tan(np.radians(FIELD_OF_VIEW) / 2))
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
@@ -139,11 +139,10 @@ class EglRenderer:
     def _ghost(self, data: Any) -> None:
         scene, mujoco = self._scene, self._mujoco
         first, moving = scene.ngeom, mujoco.mjtCatBit.mjCAT_DYNAMIC.value
-        mujoco.mjv_addGeoms(
-            self._model, data, self._option, mujoco.MjvPerturb(), moving, scene
-        )
+        mujoco.mjv_addGeoms(self._model, data, self._option, mujoco.MjvPerturb(), moving, scene)
         for number in range(first, scene.ngeom):
             scene.geoms[number].rgba[:] = GHOST
+            scene.geoms[number].pos[1] += 0.15  # behind the solid body
 
     def _ground_spots(self, data: Any) -> None:
         for geom in limbs(self._model):

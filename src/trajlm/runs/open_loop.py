@@ -144,7 +144,9 @@ def _remembered(policy: Any, rows: np.ndarray) -> Any:
     if not len(rows):
         return carry
     device = carry.past.device
-    seen = policy.model.discretizer.encode(torch.from_numpy(rows[-carry.past.shape[1] - 1 :]).to(device))
+    seen = policy.model.discretizer.encode(
+        torch.from_numpy(rows[-carry.past.shape[1] - 1 :]).to(device)
+    )
     seen[:, layout.value] = 0  # as the policy has it
     past = carry.past.clone()
     before = len(seen) - 1

@@ -12,9 +12,9 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ import torch
 from trajlm.algorithms.base import Algorithm
 from trajlm.algorithms.trajectory_transformer.policy import columns_of
 from trajlm.core.config import to_mapping
-from trajlm.core.discovery import algorithms
+from trajlm.core.discovery import refuse_without_plans
 from trajlm.core.errors import UsageError
 from trajlm.core.files import replace_file
 from trajlm.core.formats import PLAN_FORMAT
@@ -45,30 +45,6 @@ DIMENSIONS_SHOWN = 3
 REST, WHOLE = "drawing and scoring", "the whole plan"
 
 logger = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Planner(Protocol):
-    """A policy that can show a whole plan. `model` has a `layout` and a `discretizer`."""
-
-    model: Any
-
-    def plan(self, carry: Any, step: Step) -> tuple[Any, Plans]: ...
-
-
-def planners() -> list[str]:
-    """The algorithms whose policy has a horizon."""
-    return [
-        name
-        for name, entry in algorithms().items()
-        if "horizon" in {field.name for field in fields(entry.config_module.PolicyConfig)}
-    ]
-
-
-def refuse_without_plans(algorithm: str) -> None:
-    """Raise `UsageError` for an algorithm that does not plan, naming those that do."""
-    if algorithm not in planners():
-        raise UsageError(f"{algorithm} does not plan; those that do: {', '.join(planners())}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +93,7 @@ class Scene:
     def row(self, step: Step) -> np.ndarray:
         """The observation of a step as entries (O,)."""
         rows: np.ndarray = self.policy.model.layout.observation_rows(columns_of(step.observation))
-        return rows[0]
+        return np.asarray(rows[0])
 
     def protocol(self, **facts: Any) -> dict[str, Any]:
         spec = self.model.spec
@@ -176,7 +152,9 @@ def plan_once(
     milliseconds = _milliseconds(watch.seconds, time.perf_counter() - started)
     logger.info("%s", ", ".join(f"{part} {spent:.0f} ms" for part, spent in milliseconds.items()))
     futures = Futures.of(
-        plans.tokens[0], layout=scene.policy.model.layout, discretizer=scene.policy.model.discretizer
+        plans.tokens[0],
+        layout=scene.policy.model.layout,
+        discretizer=scene.policy.model.discretizer,
     )
     truth = _execute(scene, past, futures.actions[0])
     at = len(past.rewards)
@@ -291,7 +269,7 @@ def _reach(scene: Scene, *, steps: int, seed: int, progress: Progress | None) ->
     policy, environment = scene.policy, scene.environment
     seeds = np.array([seed])
     carry, step = policy.initial(1), environment.reset(seeds=seeds)
-    moments, actions = [(carry, step)], []
+    moments, actions = [(carry, step)], list[np.ndarray]()
     while len(actions) < steps:
         if progress is not None:
             progress("acting up to the present", len(actions) / steps)
@@ -347,19 +325,8 @@ def _draw_bodies(scene: Scene, past: Past, futures: Futures, truth: Truth, path:
         logger.info("no picture of bodies: %s is no planar body", scene.environment.env_id)
         return
     present = past.observations[-1][None]
-    planned = [np.concatenate([present, rows]) for rows in _apart(futures.observations)]
+    planned = [np.concatenate([present, rows]) for rows in futures.observations]
     strip(scene.body, planned=planned, true=truth.states, path=path)
-
-
-def _apart(observations: np.ndarray) -> list[np.ndarray]:
-    """The chosen beam, then the others that end in different states."""
-    kept, seen = [], set()
-    for place, rows in enumerate(observations):
-        last = rows[-1:].tobytes()
-        if place == 0 or last not in seen:
-            kept.append(rows)
-        seen.add(last)
-    return kept
 
 
 def _milliseconds(seconds: Mapping[str, float], whole: float) -> dict[str, float]:
