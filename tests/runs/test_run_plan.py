@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ import pytest
 pytest.importorskip("mujoco")
 pytest.importorskip("matplotlib")
 
-import trajlm  # noqa: E402
-from hopper_data import ENV_ID, hopper_store  # noqa: E402
-from trajlm.cli.main import main  # noqa: E402
-from trajlm.envs.make import make_vector  # noqa: E402
-from trajlm.evaluation.bodies import Body  # noqa: E402
-from trajlm.report.page import build_report  # noqa: E402
-from trajlm.runs import open_loop, plan  # noqa: E402
-from trajlm.runs.folder import read_run  # noqa: E402
-from trajlm.training.checkpoint import load_artefact  # noqa: E402
+import trajlm
+from hopper_data import ENV_ID, hopper_store
+from trajlm.cli.main import main
+from trajlm.envs.make import make_vector
+from trajlm.evaluation.bodies import Body
+from trajlm.report.page import build_report
+from trajlm.runs import open_loop, plan
+from trajlm.runs.folder import read_run
+from trajlm.training.checkpoint import load_artefact
 
 STEPS = 4
 TINY = {
@@ -64,9 +63,9 @@ def record(planned: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def scene(run: Path) -> Iterator[plan.Scene]:
+def scene(run: Path) -> plan.Scene:
     model = load_artefact(run / "checkpoints" / "last")
-    yield plan.Scene.of(model, config=read_run(run), env_id=None, facts={})
+    return plan.Scene.of(model, config=read_run(run), env_id=None, facts={})
 
 
 def test_a_plan_leaves_its_files(planned: Path) -> None:
