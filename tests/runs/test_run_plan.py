@@ -12,12 +12,13 @@ import pytest
 
 pytest.importorskip("mujoco")
 pytest.importorskip("matplotlib")
+pytest.importorskip("PIL")
 
 import trajlm
 from hopper_data import ENV_ID, hopper_store
 from trajlm.cli.main import main
 from trajlm.envs.make import make_vector
-from trajlm.evaluation.bodies import Body
+from trajlm.evaluation.bodies import Body, strip
 from trajlm.report.page import build_report
 from trajlm.runs import open_loop, plan
 from trajlm.runs.folder import read_run
@@ -201,7 +202,6 @@ def test_what_is_no_planar_body_has_none() -> None:
 
 
 def test_the_video_shows_plan_and_truth(scene: plan.Scene, tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
     film = plan.film(scene, seed=0, max_steps=3, path=tmp_path / "plan.mp4")
     assert film is not None and film.stat().st_size > 0
 
@@ -218,6 +218,46 @@ def test_the_report_shows_the_plans(run: Path, planned: Path, tmp_path: Path) ->
     broken.mkdir(parents=True)
     (broken / "plan.json").write_text('{"format": "trajlm.plan/1", "names": 3}')
     assert "is damaged" in build_report([bare], tmp_path / "bare.html").read_text()
+
+
+def test_what_has_no_body_is_planned_without_one(pendulum: Path, tmp_path: Path) -> None:
+    recipe = "trajectory_transformer/debug"
+    done = trajlm.train(
+        recipe,
+        data=str(pendulum),
+        env_id="Pendulum-v1",
+        output=tmp_path,
+        name="run",
+        overrides=TINY,
+    )
+    stale = done.folder / "plans" / "step-00000006-t-2" / "open_loop.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    command = ["plan", str(done.folder), *FLAGS[2:], "--steps", "2", "--video"]
+    assert main(command) == 0
+    names = {path.name for path in stale.parent.iterdir()}
+    assert names == {"plan.json", "curves.png", "curves.svg"}
+    assert main([*command, "--open-loop"]) == 0
+    found = json.loads(stale.with_suffix(".json").read_text())
+    assert found["names"][0] == "observation 0"
+    assert found["protocol"]["held_out"]
+
+
+def test_bodies_are_drawn_without_gl(scene: plan.Scene, tmp_path: Path) -> None:
+    from PIL import Image
+
+    assert scene.body is not None
+    rows = np.zeros((3, 11))
+    rows[:, 0] = 1.25
+    leaning = rows + np.eye(11)[1] * 0.3
+    true = [(np.concatenate([[0.0], row[:5]]), row[5:]) for row in rows[:2]]
+    path = strip(scene.body, planned=[rows, leaning], true=true, path=tmp_path / "b.png", gl=False)
+    alone = strip(scene.body, planned=[rows], true=true, path=tmp_path / "a.png", gl=False)
+    assert path is not None and alone is not None
+    both, one = (np.asarray(Image.open(file)).astype(int) for file in (path, alone))
+    half = len(both) // 2
+    assert (both[:half] != one[:half]).any()
+    assert (both[half + 2 :] == one[half + 2 :]).all()
 
 
 @pytest.mark.parametrize(

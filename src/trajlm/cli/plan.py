@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,7 +122,7 @@ def _plan(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any]
     output = Path(arguments.output) if arguments.output else place
     scene = plan.Scene.of(model, config=config, env_id=arguments.env_id, facts=facts)
     dimensions = tuple(arguments.dimensions)
-    with reporting() as progress:
+    with contextlib.closing(scene), reporting() as progress:
         record, written = plan.plan_once(
             scene,
             steps=arguments.steps,
@@ -190,14 +191,13 @@ def _print(record: Mapping[str, Any], files: Mapping[str, str]) -> None:
         for place, beam in enumerate(beams[:BEAMS_SHOWN])
     ]
     horizon = len(beams[0]["rewards"])
-    tables.print_table(
+    # Not the table's own title, which would be broken at the table's width.
+    print(
         f"{protocol['env_id']}  seed {protocol['seed']}  step {protocol['step']}  "
-        f"{len(beams)} beams of {horizon} steps",
-        ["beam", "score", "sum of rewards", "value after", ""],
-        rows,
-        align="right",
-        caption=_caption(truth, horizon),
+        f"{len(beams)} beams of {horizon} steps"
     )
+    columns = ["beam", "score", "sum of rewards", "value after", ""]
+    tables.print_table("", columns, rows, align="right", caption=_caption(truth, horizon))
     spent = [[part, f"{ms:,.0f} ms"] for part, ms in record["milliseconds"].items()]
     tables.print_listing("time", spent)
     tables.print_listing("files", list(files.items()))

@@ -15,9 +15,9 @@ import torch
 
 from trajlm.core.errors import UsageError
 from trajlm.core.formats import PLAN_FORMAT
-from trajlm.core.protocols import Step
+from trajlm.core.protocols import Observation, Step
 from trajlm.core.trajectory import Trajectory
-from trajlm.data.store import TrajectoryStore
+from trajlm.data.store import TrajectoryStore, is_observation
 from trajlm.planning.futures import Futures
 from trajlm.runs.folder import make_folder
 from trajlm.runs.offline import hold_out
@@ -128,14 +128,22 @@ def _continued(
         window=policy.config.window if fits else "published",
     )
     reader = replace(policy, config=config, guide=None)
-    step = Step.of(
-        episode.columns["observations"][start],
-        reward=float(rows[start - 1, model.layout.reward]) if start else 0.0,
-        is_first=start == 0,
-    )
+    reward = float(rows[start - 1, model.layout.reward]) if start else 0.0
+    step = Step.of(np.empty(0), reward=reward, is_first=start == 0)
+    step = replace(step, observation=_observation(episode, start))
     _, plans = reader.plan(_remembered(reader, rows[:start]), step)
     tokens = plans.tokens[0]
     return plans, Futures.of(tokens, layout=model.layout, discretizer=model.discretizer)
+
+
+def _observation(episode: Trajectory, start: int) -> Observation:
+    """What a single environment shows at a recorded step."""
+    leaves = {
+        name.partition("/")[2]: column[start : start + 1]
+        for name, column in episode.columns.items()
+        if is_observation(name)
+    }
+    return leaves[""] if "" in leaves else leaves
 
 
 def _remembered(policy: Any, rows: np.ndarray) -> Any:

@@ -40,6 +40,8 @@ from trajlm.runs.folder import finite, make_folder
 from trajlm.runs.scoring import Progress, policy_of
 
 PLAN_FILE, BODIES_FILE, VIDEO_FILE = "plan.json", "bodies.png", "plan.mp4"
+DRAWN = (BODIES_FILE, "curves.*", "open_loop.*", "plan.mp4", "plan.gif")
+"""What a plan before this one may have left."""
 PAST_SHOWN = 20
 DIMENSIONS_SHOWN = 3
 REST, WHOLE = "drawing and scoring", "the whole plan"
@@ -82,6 +84,9 @@ class Scene:
             body=body if whole else None,
             facts=facts,
         )
+
+    def close(self) -> None:
+        self.environment.close()
 
     @property
     def names(self) -> list[str]:
@@ -179,8 +184,9 @@ def plan_once(
         "milliseconds": milliseconds,
     }
     folder = make_folder(Path(str(output).replace("{steps}", str(at))))
+    for old in (path for kind in DRAWN for path in folder.glob(kind)):
+        old.unlink()
     write_record(folder / PLAN_FILE, record)
-    (folder / BODIES_FILE).unlink(missing_ok=True)
     _draw_bodies(scene, past, futures, truth, folder / BODIES_FILE)
     return record, folder
 
