@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trajlm.report import chart_plan
 from trajlm.report.drawing import guarded, legend
-from trajlm.report.elements import gap, section
+from trajlm.report.elements import gap, scroll, section
 from trajlm.report.formatting import amount, count
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.plans import Plan, newest_plans, updates
@@ -91,7 +91,8 @@ def _bodies(plan: Plan) -> Markup | None:
         "Above: the planned body, solid for the chosen plan, seen through for others. Below: the true "
         "one at the same moments."
     )
-    return tag("figure", tag("img", src=address, alt=words), tag("figcaption", words))
+    strip = tag("img", src=address, alt=words, class_="strip")
+    return tag("figure", scroll("Planned and true bodies", strip), tag("figcaption", words))
 
 
 def _read(path: Path) -> bytes | None:

@@ -143,7 +143,7 @@ def _observation(episode: Trajectory, start: int) -> Observation:
         for name, column in episode.columns.items()
         if is_observation(name)
     }
-    return leaves[""] if "" in leaves else leaves
+    return leaves.get("", leaves)
 
 
 def _remembered(policy: Any, rows: np.ndarray) -> Any:
