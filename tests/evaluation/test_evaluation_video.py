@@ -180,7 +180,7 @@ def without(monkeypatch, package: str) -> None:
 def test_without_gl_planar_bodies_are_drawn_and_the_packages_are_named(monkeypatch, caplog):
     monkeypatch.setattr(video, "egl_fault", lambda: "no library")
     model = physics_of("Hopper-v5").model
-    renderer = video._renderer(model, size=SIZE, gl=None)
+    renderer = video.renderer_of(model, size=SIZE, gl=None)
     assert isinstance(renderer, PlanarRenderer)
     assert "apt-get install libegl1" in caplog.text
 
@@ -199,7 +199,7 @@ def test_a_renderer_that_fails_in_this_process_falls_back(monkeypatch):
     monkeypatch.setattr(video, "egl_fault", lambda: None)
     monkeypatch.setattr(video, "EglRenderer", explode)
     model = physics_of("Hopper-v5").model
-    assert isinstance(video._renderer(model, size=SIZE, gl=None), PlanarRenderer)
+    assert isinstance(video.renderer_of(model, size=SIZE, gl=None), PlanarRenderer)
 
 
 @pytest.mark.skipif(egl_fault() is not None, reason=f"EGL: {egl_fault()}")

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trajlm.cli import flags, tables
+from trajlm.cli import flags, models, tables
 from trajlm.cli.logs import to_stderr
 from trajlm.cli.progress import reporting
 from trajlm.core.discovery import algorithm, algorithms
 from trajlm.core.errors import UsageError
 from trajlm.evaluation.config import EvaluationConfig
-from trajlm.runs.config import RunConfig, resolve
-from trajlm.runs.folder import RUN_FILE, read_json, read_run
+from trajlm.runs.config import RunConfig
 
 ALIASES = {
     "--episodes": "--evaluation.episodes",
@@ -39,7 +38,9 @@ Args:
 def main(argv: Sequence[str]) -> int:
     folder = Path(argv[0]) if argv and not argv[0].startswith("-") else None
     rest = list(argv[1:] if folder else argv)
-    base = _base(folder, helping=any(token in flags.HELP for token in rest))
+    helping = any(token in flags.HELP for token in rest)
+    usual = next(iter(algorithms()))
+    base = models.configuration(folder, helping=helping, usual=usual, command="evaluate")
     arguments = flags.parse(
         evaluate_flags(base.algorithm),
         rest,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         aliases=ALIASES,
     )
     to_stderr(verbose=arguments.verbose)
-    assert folder is not None  # _base refuses
+    assert folder is not None  # models.configuration refuses
     results, written = _evaluate(folder, base, arguments)
     if arguments.json:
         tables.print_json({**results, "folder": str(written)})
@@ -84,32 +85,6 @@ def evaluate_flags(algorithm_name: str) -> type[Any]:
     )
 
 
-def _base(folder: Path | None, *, helping: bool) -> RunConfig:
-    if folder is not None:
-        name = _algorithm_of_artefact(folder)
-        return read_run(folder) if name is None else _defaults_of(name)
-    if helping:
-        return _defaults_of(next(iter(algorithms())))
-    raise UsageError("no run; write trajlm evaluate runs/NAME")
-
-
-def _defaults_of(name: str) -> RunConfig:
-    """A configuration of the algorithm that asks for nothing in particular."""
-    entry = algorithm(name)
-    config = resolve(f"{name}/{entry.recipes[0]}")
-    policy = entry.config_module.PolicyConfig()
-    return dataclasses.replace(config, policy=policy, evaluation=EvaluationConfig())
-
-
-def _algorithm_of_artefact(folder: Path) -> str | None:
-    """The algorithm of an artefact, ours or of transformers; None for a run or a group."""
-    file = folder / "config.json"
-    if not file.is_file() or (folder / RUN_FILE).is_file():
-        return None
-    config = read_json(file)
-    return str(config.get("algorithm") or config.get("model_type"))
-
-
 def _defaults(base: RunConfig) -> Any:
     return evaluate_flags(base.algorithm)(
         env_id=None,
@@ -125,7 +100,6 @@ def _defaults(base: RunConfig) -> Any:
 
 
 def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any], Path]:
-    from trajlm.convert import huggingface
     from trajlm.runs import group, offline, scoring
 
     device = offline.set_machine(device=arguments.device, threads=arguments.threads)
@@ -142,17 +116,14 @@ def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, 
                 raise UsageError(f"--output: {folder} is a group; name one of its runs instead")
             return dict(group.evaluate_group(folder, progress=progress, **shared)), folder
         output = None if arguments.output is None else Path(arguments.output)
-        if _algorithm_of_artefact(folder) is not None:
-            if arguments.checkpoint != "last":
-                raise UsageError(f"--checkpoint: {folder} is one model, not a run")
-            place = folder.resolve()
-            model = huggingface.load(folder, device=device)
+        if models.algorithm_of_artefact(folder) is not None:
+            model = models.load_artefact(folder, checkpoint=arguments.checkpoint, device=device)
             evaluation, written = scoring.evaluate_artefact(
                 model,
-                name=place.name,
+                name=folder.resolve().name,
                 config=config,
                 env_id=arguments.env_id,
-                output=output or place.with_name(f"{place.name}-eval"),
+                output=output or models.beside(folder, "eval"),
                 progress=progress,
             )
             return evaluation.to_json(), written

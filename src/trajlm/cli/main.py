@@ -25,6 +25,7 @@ COMMANDS = {
     "data": ("trajlm.cli.data", "show what is in a dataset, check what is wrong with it"),
     "train": ("trajlm.cli.train", "train a recipe on a dataset and evaluate it"),
     "evaluate": ("trajlm.cli.evaluate", "evaluate a run at target returns"),
+    "plan": ("trajlm.cli.plan", "show all plans of one step beside what truly happens"),
     "report": ("trajlm.cli.report", "one HTML page of one or more runs"),
     "convert": ("trajlm.cli.convert", "models to and from Hugging Face's form"),
     "demo": ("trajlm.cli.demo", "data, training, evaluation, video and report in one command"),

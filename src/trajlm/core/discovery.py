@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,22 @@ def algorithm(name: str) -> AlgorithmEntry:
         near = suggestion(name, found) or f"; known: {', '.join(found)}"
         raise UsageError(f"unknown algorithm {name!r}{near}")
     return found[name]
+
+
+def planners() -> list[str]:
+    """The algorithms that plan: their policy has a horizon."""
+    return [
+        name
+        for name, entry in algorithms().items()
+        if "horizon" in {field.name for field in fields(entry.config_module.PolicyConfig)}
+    ]
+
+
+def refuse_without_plans(name: str) -> None:
+    """Raise `UsageError` for an algorithm that does not plan, naming those that do."""
+    able = planners()
+    if name not in able:
+        raise UsageError(f"{name} does not plan; those that do: {', '.join(able)}")
 
 
 def find_recipe(reference: str) -> tuple[AlgorithmEntry, dict[str, Any]]:

@@ -2,3 +2,4 @@
 
 RESULTS_FORMAT = "trajlm.results/1"
 GROUP_FORMAT = "trajlm.group/1"
+PLAN_FORMAT = "trajlm.plan/1"

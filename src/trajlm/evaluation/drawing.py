@@ -10,12 +10,13 @@ Legend: H, W the picture's height and width in pixels.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajlm.evaluation.rendering import View, capsule, limb_colors, limbs
+from trajlm.evaluation.rendering import GHOST, View, capsule, limb_colors, limbs
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -46,15 +47,19 @@ class PlanarRenderer:
         self._ground = int(self._height / 2 + self._view.middle * self._scale)
         self._background = self._paint_background()
 
-    def picture(self, data: Any) -> np.ndarray:
+    def picture(
+        self, data: Any, *, ghosts: Sequence[Any] = (), x: float | None = None
+    ) -> np.ndarray:
         """(H, W, 3) uint8."""
         from PIL import Image, ImageDraw
 
         picture = self._background.copy()
         draw = ImageDraw.Draw(picture)
-        x = float(self._view.center(data)[0])
+        x = float(self._view.center(data)[0]) if x is None else x + self._view.ahead
         self._hills(draw, x)
         self._track(draw, x)
+        for ghost in ghosts:
+            self._ghost(picture, ghost, x)
         ends = [(capsule(self._model, data, geom), color) for geom, color in self._limbs]
         for (start, end, radius), _ in ends:
             self._spot(draw, start, end, radius, x)
@@ -65,6 +70,18 @@ class PlanarRenderer:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _ghost(self, picture: Image.Image, data: Any, center: float) -> None:
+        """The body's outline, filled once: limbs that overlap are no darker."""
+        from PIL import Image, ImageDraw
+
+        mask = Image.new("L", picture.size, 0)
+        draw = ImageDraw.Draw(mask)
+        for geom, _ in self._limbs:
+            start, end, radius = capsule(self._model, data, geom)
+            one, other = self._place(start, center), self._place(end, center)
+            _stroke(draw, one, other, radius=radius * self._scale, color=int(255 * GHOST[3]))
+        picture.paste(_color(255 * np.array(GHOST[:3])), mask=mask)
 
     def _paint_background(self) -> Image.Image:
         from PIL import Image
@@ -147,7 +164,7 @@ def _stroke(
     end: tuple[float, float],
     *,
     radius: float,
-    color: Color,
+    color: Color | int,
 ) -> None:
     """A line with round ends."""
     along = np.subtract(end, start)
@@ -192,29 +209,44 @@ class Caption:
 
 def write_caption(pixels: np.ndarray, caption: Caption) -> np.ndarray:
     """The picture (H, W, 3) with a strip of text on top and a bar: return so far of that asked."""
-    from PIL import Image, ImageDraw
-
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-    width = picture.width
-    size = 12 if width < 400 else 14
-    strip = size + 12
-    plate = Image.new("RGBA", (width, strip), (255, 255, 255, 205))
-    picture.paste(plate, (0, 0), plate)
-    draw = ImageDraw.Draw(picture)
-    middle = strip / 2
-    left = caption.title if caption.asked is None else f"asked {caption.asked:,.0f}"
-    draw.text((10, middle), left, fill=_INK, font=font(size), anchor="lm")
-    draw.text(
-        (width / 2, middle),
-        f"return {caption.so_far:,.0f}",
-        fill=_INK,
-        font=font(size),
-        anchor="mm",
-    )
     right = f"step {caption.step}"
     if caption.distance is not None:
         right = f"{caption.distance:.0f} m  ·  " + right
-    draw.text((width - 10, middle), right, fill=_INK, font=font(size), anchor="rm")
+    left = caption.title if caption.asked is None else f"asked {caption.asked:,.0f}"
+    picture = write_texts(pixels, left, f"return {caption.so_far:,.0f}", right)
+    if not caption.note and not caption.asked:
+        return picture
+    return _marked(picture, caption)
+
+
+def write_texts(pixels: np.ndarray, left: str, middle: str = "", right: str = "") -> np.ndarray:
+    """The picture (H, W, 3) with a strip of text on top."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    width, (size, strip) = picture.width, _text_sizes(picture.width)
+    plate = Image.new("RGBA", (width, strip), (255, 255, 255, 205))
+    picture.paste(plate, (0, 0), plate)
+    draw = ImageDraw.Draw(picture)
+    places = ((left, 10, "lm"), (middle, width / 2, "mm"), (right, width - 10, "rm"))
+    for text, column, anchor in places:
+        draw.text((column, strip / 2), text, fill=_INK, font=font(size), anchor=anchor)
+    return np.asarray(picture)
+
+
+def _text_sizes(width: int) -> tuple[int, int]:
+    """Of the letters and of the strip they stand in, on a picture of this width."""
+    size = 12 if width < 400 else 14
+    return size, size + 12
+
+
+def _marked(pixels: np.ndarray, caption: Caption) -> np.ndarray:
+    """The note under the strip, and the bar."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    width, (size, strip) = picture.width, _text_sizes(picture.width)
     if caption.note:
         draw.text(
             (width / 2, strip + 14), caption.note, fill=_POST, font=font(size + 2), anchor="mm"

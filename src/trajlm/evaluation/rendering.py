@@ -15,6 +15,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,8 @@ _FLOOR = np.array([[0.78, 0.82, 0.84], [0.90, 0.92, 0.93]])
 _SKY = np.array([[0.93, 0.96, 0.98], [0.50, 0.68, 0.86]])
 _RIGHT = np.array([[0.95, 0.60, 0.26], [0.78, 0.33, 0.20]])
 _LEFT = np.array([[0.52, 0.64, 0.84], [0.26, 0.37, 0.62]])
+GHOST = (0.18, 0.33, 0.52, 0.22)
+"""Of bodies that are only possible; the last is how opaque each is."""
 
 _PROBE = """
 from mujoco.egl import GLContext
@@ -43,8 +46,13 @@ mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
 class Renderer(Protocol):
     """Draws one environment at a time."""
 
-    def picture(self, data: Any) -> np.ndarray:
-        """(H, W, 3) uint8 of MuJoCo's `data`, which belongs to the model it was made for."""
+    def picture(
+        self, data: Any, *, ghosts: Sequence[Any] = (), x: float | None = None
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 of MuJoCo's `data`, which belongs to the model it was made for.
+
+        `ghosts`: further `data`, seen through. `x`: the view is that of a body which stands there.
+        """
         ...
 
     def close(self) -> None: ...
@@ -99,16 +107,22 @@ class EglRenderer:
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
 
-    def picture(self, data: Any) -> np.ndarray:
+    def picture(
+        self, data: Any, *, ghosts: Sequence[Any] = (), x: float | None = None
+    ) -> np.ndarray:
         mujoco = self._mujoco
         camera, view = self._camera, self._view
         camera.lookat[:] = view.center(data)
+        if x is not None:
+            camera.lookat[0] = x + view.ahead
         camera.azimuth, camera.elevation = 90.0, view.elevation
         camera.distance = view.height / (2 * np.tan(np.radians(FIELD_OF_VIEW) / 2))
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
             self._model, data, self._option, None, camera, everything, self._scene
         )
+        for ghost in ghosts:
+            self._ghost(ghost)
         self._ground_spots(data)
         self._distance_posts(float(camera.lookat[0]))
         self._gl.make_current()
@@ -121,6 +135,14 @@ class EglRenderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+
+    def _ghost(self, data: Any) -> None:
+        scene, mujoco = self._scene, self._mujoco
+        first, moving = scene.ngeom, mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+        mujoco.mjv_addGeoms(self._model, data, self._option, mujoco.MjvPerturb(), moving, scene)
+        for number in range(first, scene.ngeom):
+            scene.geoms[number].rgba[:] = GHOST
+            scene.geoms[number].pos[1] += 0.15  # behind the solid body
 
     def _ground_spots(self, data: Any) -> None:
         for geom in limbs(self._model):

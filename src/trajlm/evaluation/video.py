@@ -64,7 +64,7 @@ def record(
         stack.callback(film.close)
         frames = film.frames(max_steps)
         try:
-            return _write_film(frames, path, frames_per_second=film.frames_per_second)
+            return write_film(frames, path, frames_per_second=film.frames_per_second)
         except OSError as error:
             raise StorageError(f"{path}: the video cannot be written: {error}") from error
 
@@ -137,7 +137,7 @@ class Film:
         physics = environment.environments[0].unwrapped
         model = getattr(physics, "model", None)
         if type(model).__name__ == "MjModel":
-            renderer = _renderer(model, size=size, gl=gl)
+            renderer = renderer_of(model, size=size, gl=gl)
             if renderer is None:
                 environment.close()
                 return None
@@ -220,7 +220,7 @@ class Film:
         return np.concatenate(lanes)
 
 
-def _renderer(model: Any, *, size: tuple[int, int], gl: bool | None) -> Renderer | None:
+def renderer_of(model: Any, *, size: tuple[int, int], gl: bool | None) -> Renderer | None:
     """EGL where it works, else the drawing of planar bodies, else None."""
     width, height = size
     fault = "not wanted" if gl is False else egl_fault()
@@ -244,7 +244,8 @@ def _fitted(frame: Any, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(ImageOps.pad(Image.fromarray(np.asarray(frame)), size, color=(255, 255, 255)))
 
 
-def _write_film(frames: Iterator[np.ndarray], path: Path, *, frames_per_second: float) -> Path:
+def write_film(frames: Iterator[np.ndarray], path: Path, *, frames_per_second: float) -> Path:
+    """An mp4 where ffmpeg is at hand, else a GIF; the path written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         logger.warning("a GIF instead of an mp4: imageio-ffmpeg is missing; %s", PIP_LINE)

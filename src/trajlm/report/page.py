@@ -22,6 +22,7 @@ from trajlm.report.html import Markup, join, tag
 from trajlm.report.records import Entry, read_entries
 from trajlm.report.section_held_out import held_out
 from trajlm.report.section_methods import methods
+from trajlm.report.section_plan import plans
 from trajlm.report.section_scores import scores
 
 HERE = Path(__file__).parent
@@ -49,24 +50,28 @@ def page(entries: Sequence[Entry], *, title: str | None = None) -> str:
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    compared = methods(entries)
+    compared, planned = methods(entries), plans(entries)
+    absent = {"videos"} if len(entries) == 1 else set()
+    absent |= {"methods"} if compared is None else set()
+    absent |= {"plan"} if planned is None else set()
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=join(title),
         policy=policy,
         style=style,
         header=top.headline(entries, title=title),
-        navigation=_navigation(entries, has_methods=compared is not None),
-        main=_main(entries, compared),
+        navigation=_navigation(absent),
+        main=_main(entries, compared, planned),
     )
 
 
-def _main(entries: Sequence[Entry], compared: Markup | None) -> Markup:
+def _main(entries: Sequence[Entry], compared: Markup | None, planned: Markup | None) -> Markup:
     return join(
         scores(entries),
         compared,
         charts.conditioning(entries),
         top.videos(entries),
+        planned,
         charts.episodes(entries),
         charts.training(entries),
         held_out(entries),
@@ -77,12 +82,13 @@ def _main(entries: Sequence[Entry], compared: Markup | None) -> Markup:
     )
 
 
-def _navigation(entries: Sequence[Entry], *, has_methods: bool) -> Markup:
+def _navigation(absent: set[str]) -> Markup:
     links = [
         ("scores", "Scores"),
         ("methods", "Methods"),
         ("conditioning", "Asked and reached"),
         ("videos", "Videos"),
+        ("plan", "Plan"),
         ("episodes", "Episodes"),
         ("training", "Training"),
         ("held-out", "Held-out loss"),
@@ -90,7 +96,6 @@ def _navigation(entries: Sequence[Entry], *, has_methods: bool) -> Markup:
         ("data", "Data"),
         ("protocol", "Protocol"),
     ]
-    absent = ({"videos"} if len(entries) == 1 else set()) | (set() if has_methods else {"methods"})
     shown = [(name, text) for name, text in links if name not in absent]
     return tag(
         "nav", tag("ul", (tag("li", tag("a", text, href=f"#{name}")) for name, text in shown)),

@@ -30,6 +30,18 @@ VARIABLES = {
     BEYOND: "--beyond",
     **{colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES)},
 }
+# The same in a picture of its own, on white: the page's light colours (style.css).
+LIGHT = {
+    INK: "#1b1e23",
+    MUTED: "#596270",
+    GRID: "#e4e5e8",
+    PAPER: "#ffffff",
+    DATA: "#b9bec7",
+    BEYOND: "#b4690e",
+    **dict(
+        zip(SERIES, ("#0072b2", "#c8500a", "#007d5c", "#a63d84", "#806600", "#4a4f57"), strict=True)
+    ),
+}
 WIDE, NARROW = 960, 358  # CSS pixels: the column at desktop width, the screen less its margins
 
 SVG = "{http://www.w3.org/2000/svg}"
