@@ -178,9 +178,7 @@ def attend(query: Tensor, spans: Sequence[slice], trunk: KeyValue, path: KeyValu
         mixed = own.view(nodes, heads, size, depth).transpose(1, 2)
     if shared:
         part = weights[..., :shared].transpose(0, 1).reshape(heads, nodes * size, shared)
-        parts = [
-            torch.bmm(part[:, span], trunk[1][number]) for number, span in enumerate(spans)
-        ]
+        parts = [torch.bmm(part[:, span], trunk[1][number]) for number, span in enumerate(spans)]
         out = _joined(parts).transpose(0, 1).view(nodes, size, heads, depth)
         mixed = out if mixed is None else mixed + out
     assert mixed is not None
