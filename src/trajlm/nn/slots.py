@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Observation
 from trajlm.core.spec import Box, Discrete, MultiDiscrete, Space, leaves
 
 MOST_SLOTS = 1024
@@ -116,3 +117,10 @@ def _counts(leaf: Box | Discrete | MultiDiscrete) -> list[int]:
 def _entries(column: np.ndarray, leaf: Box | Discrete | MultiDiscrete) -> np.ndarray:
     rows = np.asarray(column).reshape(len(column), -1).astype(np.float32)
     return rows - leaf.start if isinstance(leaf, Discrete) else rows
+
+
+def columns_of(observation: Observation) -> dict[str, np.ndarray]:
+    """Observations (N, ...) under the names of their columns."""
+    if isinstance(observation, Mapping):
+        return {f"observations/{name}": np.asarray(leaf) for name, leaf in observation.items()}
+    return {"observations": np.asarray(observation)}

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from trajlm.algorithms.base import Algorithm
-from trajlm.algorithms.trajectory_transformer.policy import columns_of
 from trajlm.core.config import to_mapping
 from trajlm.core.discovery import refuse_without_plans
 from trajlm.core.errors import UsageError
@@ -31,6 +30,7 @@ from trajlm.envs.make import check_spaces, make_vector
 from trajlm.envs.vector import VectorEnvironment
 from trajlm.evaluation.bodies import Body, strip
 from trajlm.evaluation.plan_film import film_plans
+from trajlm.nn.slots import columns_of
 from trajlm.planning.beam import Plans
 from trajlm.planning.futures import Futures
 from trajlm.planning.timed import Stopwatch

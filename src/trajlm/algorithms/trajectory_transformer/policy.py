@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,10 @@ from torch import Tensor
 from trajlm.algorithms.trajectory_transformer.config import PolicyConfig
 from trajlm.core.config import overridden
 from trajlm.core.errors import UsageError
-from trajlm.core.protocols import Condition, Critic, Observation, Step
+from trajlm.core.protocols import Condition, Critic, Step
 from trajlm.core.seeding import uniform
 from trajlm.nn.sampling import Filter
+from trajlm.nn.slots import columns_of
 from trajlm.planning.beam import Draws, Limits, Plans, Slot, likelihood_search, scored_search
 from trajlm.planning.cached import CachedModel
 from trajlm.planning.guidance import RewardScorer
@@ -331,10 +331,3 @@ class TrajectoryTransformerPolicy:
             return torch.from_numpy(uniform(seed, steps, lanes=rows, stream=stream)).to(device)
 
         return draws
-
-
-def columns_of(observation: Observation) -> dict[str, np.ndarray]:
-    """Observations (N, ...) under the names of their columns."""
-    if isinstance(observation, Mapping):
-        return {f"observations/{name}": np.asarray(leaf) for name, leaf in observation.items()}
-    return {"observations": np.asarray(observation)}
