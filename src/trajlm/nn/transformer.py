@@ -6,6 +6,7 @@ the models. What is decided here:
 - `outputs` names the positions whose hidden states are wanted. In the last layer queries, the
   output projection and the MLP run for those alone (keys and values still for all): the same
   numbers, a third of that layer's work for a Decision Transformer, a fiftieth when it acts;
+- long windows are attended block by block of queries, over no key that comes after the block;
 - dropout sits where GPT-2 has it: on attention weights and on both residual branches.
 
 Legend: B batch, T tokens, S output tokens, D width, H heads, E = D / H.
@@ -29,6 +30,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
 }
+QUERY_BLOCK = 64
+"""Queries attended at once in a causal window: the upper right of a long one is never computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,10 @@ class Attention(nn.Module):
         self.input = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, bias: Tensor, outputs: slice) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> (B, S, D) and the attention weights (B, H, S, T)."""
+    def forward(
+        self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None
+    ) -> Tensor:
+        """(B, T, D) -> (B, S, D). `maps` receives the attention weights (B, H, S, T)."""
         width = x.shape[-1]
         if outputs == slice(None):
             query, key, value = self.input(x).split(width, dim=-1)
@@ -102,10 +107,25 @@ class Attention(nn.Module):
             query = functional.linear(x[:, outputs], weight[:width], offset[:width])
             key, value = functional.linear(x, weight[width:], offset[width:]).split(width, dim=-1)
         query, key, value = (self._heads(part) for part in (query, key, value))
-        scores = query @ key.transpose(-1, -2)
-        weights = torch.softmax(scores.mul_(query.shape[-1] ** -0.5).add_(bias), dim=-1)
-        mixed = dropout(weights, self.dropout, training=self.training) @ value
-        return self.output(mixed.transpose(1, 2).flatten(2)), weights
+        # Queries in blocks, over no key that comes after the whole block.
+        asked, length = query.shape[2], key.shape[2]
+        size = QUERY_BLOCK if asked == length else asked
+        mixed, seen = [], []
+        for start in range(0, asked, size):
+            stop = min(start + size, asked)
+            last = stop if asked == length else length
+            scores = query[:, :, start:stop] @ key[:, :, :last].transpose(-1, -2)
+            scores = scores.mul_(query.shape[-1] ** -0.5).add_(bias[:, :, start:stop, :last])
+            weights = torch.softmax(scores, dim=-1)
+            dropped = dropout(weights, self.dropout, training=self.training)
+            mixed.append(dropped @ value[:, :, :last])
+            if maps is not None:
+                seen.append(functional.pad(weights.detach(), (0, length - last)))
+        if maps is not None:
+            maps.append(torch.cat(seen, dim=2))
+        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
+        output: Tensor = self.output(whole.transpose(1, 2).flatten(2))
+        return output
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, E)."""
@@ -125,13 +145,14 @@ class Block(nn.Module):
         self.mlp_input = nn.Linear(config.width, hidden)
         self.mlp_output = nn.Linear(hidden, config.width)
 
-    def forward(self, x: Tensor, bias: Tensor, outputs: slice) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> (B, S, D) and the attention weights (B, H, S, T)."""
-        mixed, weights = self.attention(self.norm_attention(x), bias, outputs)
+    def forward(
+        self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None
+    ) -> Tensor:
+        """(B, T, D) -> (B, S, D). `maps` receives the attention weights (B, H, S, T)."""
+        mixed = self.attention(self.norm_attention(x), bias, outputs, maps)
         x = dropout_add(x[:, outputs], mixed, self.dropout, training=self.training)
         hidden = self.activation(self.mlp_input(self.norm_mlp(x)))
-        x = dropout_add(x, self.mlp_output(hidden), self.dropout, training=self.training)
-        return x, weights
+        return dropout_add(x, self.mlp_output(hidden), self.dropout, training=self.training)
 
 
 class Transformer(nn.Module):
@@ -170,9 +191,7 @@ class Transformer(nn.Module):
         for number, block in enumerate(self.blocks):
             last = number == len(self.blocks) - 1 and outputs is not None
             wanted = outputs if last and outputs is not None else every
-            x, weights = block(x, bias[:, :, wanted], wanted)
-            if attention is not None:
-                attention.append(weights.detach())
+            x = block(x, bias[:, :, wanted], wanted, attention)
         hidden: Tensor = self.norm(x)
         return hidden
 
