@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trajlm.algorithms.base import Algorithm
+from trajlm.core.config import merge
 from trajlm.runs.config import RunConfig, resolve
 from trajlm.runs.folder import META_FILE, RESULTS_FILE, RUN_FILE, read_json, read_run
 from trajlm.runs.offline import final_evaluation, load_store, resume, run
@@ -35,18 +36,18 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class PlanningScale:
     """How large this part is. `steps`: acted before the plan that is drawn, and recorded before the
-    prediction, which is `foreseen` steps long. `policy`: how episodes are acted, if any are."""
+    prediction, which is `foreseen` steps long. `changes`: to the recipe."""
 
     recipe: str
     updates: int
     steps: int
     foreseen: int
     video_steps: int
-    policy: Mapping[str, Any]
-    training: Mapping[str, Any]
+    changes: Mapping[str, Any]
 
 
-# A plan is acted to its end: five steps for the price of one.
+# An episode's plans are acted to their ends: as they were drawn, and at a fifth of the price of
+# planning anew at each step.
 PLANNING_SCALES: Mapping[str, PlanningScale] = {
     "full": PlanningScale(
         recipe="trajectory_transformer/halfcheetah",
@@ -54,8 +55,10 @@ PLANNING_SCALES: Mapping[str, PlanningScale] = {
         steps=50,
         foreseen=15,
         video_steps=200,
-        policy={"beam_width": 16, "horizon": 5, "replan_every": 5},
-        training={"validation_every": 250, "checkpoint_every": 250},
+        changes={
+            "policy": {"beam_width": 16, "horizon": 5, "replan_every": 5},
+            "training": {"validation_every": 250, "checkpoint_every": 250},
+        },
     ),
     "debug": PlanningScale(
         recipe="trajectory_transformer/debug",
@@ -63,8 +66,11 @@ PLANNING_SCALES: Mapping[str, PlanningScale] = {
         steps=6,
         foreseen=4,
         video_steps=20,
-        policy={"beam_width": 2, "context": 2, "horizon": 4, "replan_every": 4},
-        training={"validation_fraction": 0.25},  # four episodes
+        changes={
+            "model": {"width": 16, "num_layers": 1},
+            "policy": {"beam_width": 2, "context": 2, "horizon": 4, "replan_every": 4},
+            "training": {"validation_fraction": 0.25},  # of four episodes
+        },
     ),
 }
 
@@ -168,13 +174,15 @@ def within(config: RunConfig, pace: Pace, *, seconds: float) -> RunConfig:
 def _config(size: PlanningScale, *, dataset: Path, seed: int) -> RunConfig:
     return resolve(
         size.recipe,
-        {
-            "seed": seed,
-            "data": {"path": str(dataset)},
-            "training": {**size.training, "steps": size.updates},
-            "evaluation": {"episodes": 1, "video_steps": size.video_steps},
-            "policy": dict(size.policy),
-        },
+        merge(
+            size.changes,
+            {
+                "seed": seed,
+                "data": {"path": str(dataset)},
+                "training": {"steps": size.updates},
+                "evaluation": {"episodes": 1, "video_steps": size.video_steps},
+            },
+        ),
     )
 
 
