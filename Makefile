@@ -15,7 +15,7 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.tx
 
 help:
 	@echo "make setup   install trajlm with what its commands need into .venv"
-	@echo "make demo    collect, train, evaluate and report a half-cheetah, in 12 minutes at most"
+	@echo "make demo    collect, train, evaluate, plan, report: a half-cheetah, in 15 minutes at most"
 	@echo "make test    run the tests"
 	@echo "make lint    check style (ruff) and types (mypy)"
 	@echo "make clean   remove .venv and caches; runs/ stays"

@@ -28,7 +28,7 @@ COMMANDS = {
     "plan": ("trajlm.cli.plan", "show all plans of one step beside what truly happens"),
     "report": ("trajlm.cli.report", "one HTML page of one or more runs"),
     "convert": ("trajlm.cli.convert", "models to and from Hugging Face's form"),
-    "demo": ("trajlm.cli.demo", "data, training, evaluation, video and report in one command"),
+    "demo": ("trajlm.cli.demo", "data, training, scores, plans, video and report in one command"),
     "bench": ("trajlm.cli.bench", "measure speed against the published implementations"),
     "doctor": ("trajlm.cli.doctor", "what this machine has and what is missing"),
 }

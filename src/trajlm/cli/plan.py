@@ -157,22 +157,14 @@ def _model(
     folder: Path, config: RunConfig, arguments: Any, *, device: str
 ) -> tuple[Any, dict[str, Any], Path]:
     """The model, the facts of it that a plan's protocol says, and where its plans go."""
-    from trajlm.runs.scoring import checkpoint_folder
-    from trajlm.training.checkpoint import load_artefact
+    from trajlm.runs.plan import saved_model
 
-    facts = {
-        "algorithm": config.algorithm,
-        "recipe": config.recipe,
-        "checkpoint": arguments.checkpoint,
-    }
-    if models.algorithm_of_artefact(folder) is not None:
-        model = models.load_artefact(folder, checkpoint=arguments.checkpoint, device=device)
-        return model, {**facts, "recipe": folder.name}, models.beside(folder, "plans") / "t-{steps}"
-    saved = checkpoint_folder(folder, arguments.checkpoint)
-    updates = int(saved.name.rpartition("-")[2])
-    facts |= {"training_seed": config.seed, "checkpoint_step": updates}
-    place = folder / "plans" / f"{saved.name}-t-{{steps}}"
-    return load_artefact(saved, device=device), facts, place
+    checkpoint = arguments.checkpoint
+    if models.algorithm_of_artefact(folder) is None:
+        return saved_model(folder, config=config, checkpoint=checkpoint, device=device)
+    model = models.load_artefact(folder, checkpoint=checkpoint, device=device)
+    facts = {"algorithm": config.algorithm, "recipe": folder.name, "checkpoint": checkpoint}
+    return model, facts, models.beside(folder, "plans") / "t-{steps}"
 
 
 # ---- words on stdout ----------------------------------------------------------------------------

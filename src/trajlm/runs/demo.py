@@ -1,7 +1,7 @@
 """The demo: from shipped behaviours to a running half-cheetah, within a time that is kept.
 
-estimate -> collect -> train -> evaluate -> video -> report. A second run takes what is there: the
-dataset, the checkpoints, the scores.
+data -> a model that is asked for returns (here) -> a model that plans (`demo_planning.py`) -> report.
+A second call takes what is there: the dataset, the checkpoints, the scores, the plans.
 """
 
 from __future__ import annotations
@@ -13,41 +13,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from trajlm.algorithms.base import Algorithm
 from trajlm.collect.behaviour import body_facts
 from trajlm.collect.collector import collect, dataset_id
 from trajlm.core.errors import UsageError
-from trajlm.core.protocols import Condition, Step
-from trajlm.core.spec import Box
-from trajlm.core.trajectory import Trajectory
 from trajlm.data.sources.minari_form import folder_of
-from trajlm.data.store import TrajectoryStore
-from trajlm.envs.make import make_environment
-from trajlm.envs.spaces import from_gymnasium
 from trajlm.runs.config import RunConfig, resolve
-from trajlm.runs.estimate import update_rate
+from trajlm.runs.demo_planning import PLANNING_SCALES, Planning, planning
 from trajlm.runs.folder import META_FILE, RESULTS_FILE, RUN_FILE, read_json
-from trajlm.runs.offline import assemble, choose_device, resume, run
-from trajlm.runs.scoring import Progress, evaluation_folder, policy_of
+from trajlm.runs.offline import resume, run
+from trajlm.runs.pace import SHARE_FOR_UPDATES, Pace, measure, with_updates
+from trajlm.runs.scoring import Progress, evaluation_folder
 
 BODY, TIER = "halfcheetah", "medium-expert"
-DEMO_FILE = "demo.json"
-EPISODE_STEPS = 1000
 COLLECTED_PER_SECOND = 8_000.0
 VIDEO_AND_REPORT_SECONDS = 30.0
-# Checkpoints, validation, and a machine that is a little slower than it was when measured.
-SHARE_FOR_UPDATES = 0.85
-FEWEST_UPDATES = 10
-SHARE_FOR_SCORES = 0.3
+SHARE_FOR_PLANNING = 0.4
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large a demo is. `own_data`: its dataset lies beside the run, not among the user's."""
+    """How large the first part is. `own_data`: its dataset lies beside the run, not among the
+    user's."""
 
     recipe: str
     steps: int
@@ -79,7 +67,7 @@ SCALES: Mapping[str, Scale] = {
 @dataclass(frozen=True, kw_only=True)
 class Demo:
     """What came of it. Of what was planned (`wanted`, `wanted_episodes` a target), `updates` and
-    `episodes` fitted into the time."""
+    `episodes` fitted into the time; `planning` is the second part."""
 
     folder: Path
     results: Mapping[str, Any]
@@ -87,6 +75,7 @@ class Demo:
     wanted: int
     episodes: int
     wanted_episodes: int
+    planning: Planning
     budget_minutes: float
     dataset: Path
     page: Path
@@ -111,24 +100,16 @@ class Demo:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """Measured on this machine: updates a second, seconds of a whole evaluation."""
-
-    updates_per_s: float
-    evaluation_seconds: float
-
-
 def demo(
     scale: str = "full",
     *,
     build_report: Callable[[Sequence[Path], Path], Path],
     output: Path = Path("runs"),
-    minutes: float = 9.0,
+    minutes: float = 12.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Demo:
-    """Run the demo, or what is missing of it, in `output`/demo.
+    """Run the demo, or what is missing of it, in `output`/demo and `output`/demo-plan.
 
     `minutes`: what it may take from here to the report; fewer updates are made where the measured
     rate would pass them. `build_report` writes the page. Raises `Interrupted` on a signal; the
@@ -141,23 +122,29 @@ def demo(
     folder = output / ("demo" if scale == "full" else f"demo-{scale}")
     root = output / f"demo-{scale}-data" if size.own_data else None
     dataset = folder_of(dataset_id(BODY, TIER), root=root)
-    if not (folder / RUN_FILE).is_file():
-        config = _config(size, dataset=dataset, seed=seed)
-        logger.info("measuring this machine's pace")
-        pace = measure(config)
-        _say_estimate(size, pace, collected=dataset.exists(), minutes=minutes)
+
+    def make_data() -> None:
         _dataset(size, dataset, root=root, seed=seed, progress=progress)
-        config = within(config, pace, seconds=60.0 * minutes - (time.monotonic() - started))
-        run(config, folder=folder, progress=progress)
-    elif _scores(folder) is None:
-        logger.info("going on with %s", folder)
-        _dataset(size, dataset, root=root, seed=seed, progress=progress)
-        resume(folder, progress=progress)
-    else:
-        logger.info("%s is finished", folder)
-    results = _scores(folder)
-    assert results is not None  # HalfCheetah is known
-    page = build_report([folder], folder / "report.html")
+
+    first_ends = started + 60.0 * minutes * (1 - SHARE_FOR_PLANNING)
+    results = _asked_for_returns(
+        size, folder, dataset=dataset, make_data=make_data, seed=seed, ends=first_ends,
+        progress=progress,
+    )  # fmt: skip
+    page = folder / "report.html"
+    if not page.is_file():  # should the rest be interrupted
+        build_report([folder], page)
+    planned = planning(
+        PLANNING_SCALES[scale],
+        folder.with_name(f"{folder.name}-plan"),
+        dataset=dataset,
+        make_data=make_data,
+        env_id=results["protocol"]["env_id"],
+        seed=seed,
+        ends=started + 60.0 * minutes,
+        progress=progress,
+    )
+    build_report([folder, planned.folder], page)
     step = int(results["protocol"]["checkpoint_step"])
     films = sorted(evaluation_folder(folder, step).glob("video.*"))
     return Demo(
@@ -167,6 +154,7 @@ def demo(
         wanted=size.updates,
         episodes=int(results["protocol"]["episodes"]),
         wanted_episodes=size.episodes,
+        planning=planned,
         budget_minutes=minutes,
         dataset=dataset,
         page=page,
@@ -175,72 +163,47 @@ def demo(
     )
 
 
+# ---- the model that is asked for returns --------------------------------------------------------
+
+
+def _asked_for_returns(
+    size: Scale,
+    folder: Path,
+    *,
+    dataset: Path,
+    make_data: Callable[[], None],
+    seed: int,
+    ends: float,
+    progress: Progress | None,
+) -> Mapping[str, Any]:
+    """The first part's scores: run, gone on with, or read. `ends`: by the monotonic clock."""
+    if not (folder / RUN_FILE).is_file():
+        config = _config(size, dataset=dataset, seed=seed)
+        logger.info("measuring this machine's pace")
+        pace = measure(config, env_id=body_facts(BODY)["env_id"])
+        seconds = ends - time.monotonic()
+        _say_estimate(size, pace, collected=dataset.exists(), seconds=seconds)
+        make_data()
+        run(within(config, pace, seconds=ends - time.monotonic()), folder=folder, progress=progress)
+    elif _scores(folder) is None:
+        logger.info("going on with %s", folder)
+        make_data()
+        resume(folder, progress=progress)
+    else:
+        logger.info("%s is finished", folder)
+    results = _scores(folder)
+    assert results is not None  # HalfCheetah is known
+    return results
+
+
 def within(config: RunConfig, pace: Pace, *, seconds: float) -> RunConfig:
     """The run with as many of its updates and episodes as fit into `seconds`, video included."""
-    allowed = SHARE_FOR_SCORES * seconds / max(pace.evaluation_seconds, 1e-9)
-    episodes = max(1, int(config.evaluation.episodes * min(1.0, allowed)))
-    scores = pace.evaluation_seconds * episodes / config.evaluation.episodes
+    wanted = config.evaluation.episodes
+    episodes = max(1, pace.episodes(wanted, seconds=seconds))
+    scores = pace.evaluation_seconds * episodes / wanted
     left = max(0.0, seconds - scores - VIDEO_AND_REPORT_SECONDS)
-    affordable = int(SHARE_FOR_UPDATES * left * pace.updates_per_s)
-    planned = config.training.steps
-    updates = min(planned, max(FEWEST_UPDATES, affordable))
-    if updates < planned:
-        logger.warning(
-            "this machine makes %.1f updates/s: %s updates instead of %s, to keep the time",
-            pace.updates_per_s,
-            f"{updates:,}",
-            f"{planned:,}",
-        )
-    # A schedule keeps its shape: the warm-up shrinks with the updates.
-    warmup = config.training.warmup_steps * updates // planned
-    training = replace(
-        config.training, steps=updates, warmup_steps=warmup, time_limit=max(1.0, left)
-    )
-    evaluation = replace(config.evaluation, episodes=episodes)
-    return replace(config, training=training, evaluation=evaluation)
-
-
-def measure(config: RunConfig) -> Pace:
-    """The machine's pace on data of the dataset's form, before there is any."""
-    store = _stand_in(body_facts(BODY)["env_id"])
-    assembly = assemble(config, store)
-    rate, _ = update_rate(config, assembly, device=choose_device(config.device))
-    slots = config.evaluation.episodes * len(config.target_returns)
-    acting = acting_seconds(assembly.model, config, slots=slots)
-    return Pace(updates_per_s=rate, evaluation_seconds=acting * EPISODE_STEPS)
-
-
-def acting_seconds(
-    model: Algorithm, config: RunConfig, *, slots: int, seconds: float = 2.0
-) -> float:
-    """Seconds of one step of `slots` environments, policy and physics, with a full context."""
-    model.eval()
-    policy = policy_of(model, config.policy, config.evaluation)
-    observation = model.spec.observation
-    assert isinstance(observation, Box)
-    step = Step(
-        observation=np.zeros((slots, *observation.shape), np.float32),
-        reward=np.zeros(slots),
-        terminated=np.zeros(slots, bool),
-        truncated=np.zeros(slots, bool),
-        is_first=np.ones(slots, bool),
-        seed=np.arange(slots),
-    )
-    asked = Condition(target_return=np.full(slots, model.spec.return_max))
-    carry, _ = policy.act(policy.initial(slots, asked), step)
-    later = replace(step, is_first=np.zeros(slots, bool))
-    # Every policy here recomputes at most its window, whose length is the request's.
-    for _ in range(model.windows(model.config, model.spec).length):
-        carry, _ = policy.act(carry, later)
-    before, steps = time.perf_counter(), 0
-    while time.perf_counter() - before < seconds:
-        carry, _ = policy.act(carry, later)
-        steps += 1
-    physics_per_step = 1 / 15_000.0
-    return (time.perf_counter() - before) / steps + slots * physics_per_step
-
-
-# ---- stages -------------------------------------------------------------------------------------
+    config = replace(config, evaluation=replace(config.evaluation, episodes=episodes))
+    return with_updates(config, pace, seconds=left)
 
 
 def _config(size: Scale, *, dataset: Path, seed: int) -> RunConfig:
@@ -260,21 +223,21 @@ def _config(size: Scale, *, dataset: Path, seed: int) -> RunConfig:
     )
 
 
-def _say_estimate(size: Scale, pace: Pace, *, collected: bool, minutes: float) -> None:
+def _say_estimate(size: Scale, pace: Pace, *, collected: bool, seconds: float) -> None:
     data = 0.0 if collected else size.steps / COLLECTED_PER_SECOND
     training = size.updates / pace.updates_per_s / SHARE_FOR_UPDATES
     after = pace.evaluation_seconds + VIDEO_AND_REPORT_SECONDS
-    total = (data + training + after) / 60
+    total = data + training + after
     logger.info(
-        "about %.1f minutes: data %.0f s, %s updates at %.1f/s %.0f s, scores, video and report "
-        "%.0f s%s",
-        min(total, minutes),
+        "the first part: about %.1f minutes: data %.0f s, %s updates at %.1f/s %.0f s, scores, "
+        "video and report %.0f s%s",
+        min(total, seconds) / 60,
         data,
         f"{size.updates:,}",
         pace.updates_per_s,
         training,
         after,
-        f"; fewer updates, to stay within {minutes:g} minutes" if total > minutes else "",
+        "; fewer updates, to keep the time" if total > seconds else "",
     )
 
 
@@ -282,7 +245,6 @@ def _dataset(
     size: Scale, dataset: Path, *, root: Path | None, seed: int, progress: Progress | None
 ) -> None:
     if dataset.exists():
-        logger.info("data: %s, which is there", dataset)
         return
     logger.info("data: collecting %s steps of %s/%s", f"{size.steps:,}", BODY, TIER)
     collect(
@@ -303,31 +265,3 @@ def _scores(folder: Path) -> Mapping[str, Any] | None:
     step = int(read_json(meta)["training"]["step"])
     file = evaluation_folder(folder, step) / RESULTS_FILE
     return read_json(file) if file.is_file() else None
-
-
-def _stand_in(env_id: str, *, episodes: int = 4) -> TrajectoryStore:
-    """Noise in the form of the environment's data, to time updates on."""
-    environment = make_environment(env_id)
-    observation = from_gymnasium(environment.observation_space)
-    action = from_gymnasium(environment.action_space)
-    environment.close()
-    generator = np.random.default_rng(0)
-
-    def noise(steps: int, shape: Sequence[int]) -> np.ndarray:
-        return generator.uniform(-1, 1, (steps, *shape)).astype(np.float32)
-
-    trajectories = [
-        Trajectory(
-            columns={
-                "observations": noise(EPISODE_STEPS + 1, observation.shape),  # type: ignore[union-attr]
-                "actions": noise(EPISODE_STEPS, action.shape),  # type: ignore[union-attr]
-                "rewards": noise(EPISODE_STEPS, ()),
-            },
-            terminated=False,
-            truncated=True,
-        )
-        for _ in range(episodes)
-    ]
-    return TrajectoryStore.from_trajectories(
-        trajectories, observation_space=observation, action_space=action, env_id=env_id
-    )

@@ -69,7 +69,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run. `results` is its results.json, None where no environment is known."""
+    """A finished run. `results` is its results.json, None where no environment is known or no score
+    was asked for."""
 
     folder: Path
     config: RunConfig
@@ -129,12 +130,17 @@ def resume(
     *,
     config: RunConfig | None = None,
     store: TrajectoryStore | None = None,
+    scored: bool = True,
     progress: Progress | None = None,
 ) -> Run:
     """Continue the run in `folder` (as `config`, where given); a finished run is only read."""
-    folder = Path(folder)
     return run(
-        config or read_run(folder), folder=folder, store=store, resuming=True, progress=progress
+        config or read_run(Path(folder)),
+        folder=Path(folder),
+        store=store,
+        resuming=True,
+        scored=scored,
+        progress=progress,
     )
 
 
@@ -144,9 +150,11 @@ def run(
     folder: Path,
     store: TrajectoryStore | None = None,
     resuming: bool = False,
+    scored: bool = True,
     progress: Progress | None = None,
 ) -> Run:
-    """The whole of a run in `folder`, which must be new unless `resuming`."""
+    """The whole of a run in `folder`, which must be new unless `resuming`; its results are None
+    where it is not to be `scored`."""
     if not resuming:
         refuse_existing(folder)
     device = set_machine(device=config.device, threads=config.threads)
@@ -164,7 +172,9 @@ def run(
             _describe(folder, config, store, assembly.model)
         trained = _fit(config, folder, assembly, device=device, resuming=resuming)
         _describe_held_out(config, folder, assembly, store)
-        results = _final_evaluation(config, folder, assembly.model, trained.step, progress)
+        results = None
+        if scored:
+            results = final_evaluation(config, folder, assembly.model, trained.step, progress)
         write_json(folder / META_FILE, {**read_json(folder / META_FILE), "finished": True})
     return Run(
         folder=folder, config=config, model=assembly.model, training=trained, results=results
@@ -383,7 +393,7 @@ def _evaluation_hook(
     return hook
 
 
-def _final_evaluation(
+def final_evaluation(
     config: RunConfig, folder: Path, model: Algorithm, step: int, progress: Progress | None
 ) -> Mapping[str, Any] | None:
     """The scores of the last weights; read where a run that was finished already has them."""

@@ -37,7 +37,8 @@ from trajlm.planning.timed import Stopwatch
 from trajlm.runs.config import RunConfig
 from trajlm.runs.facts import installation
 from trajlm.runs.folder import finite, make_folder
-from trajlm.runs.scoring import Progress, policy_of
+from trajlm.runs.scoring import Progress, checkpoint_folder, policy_of
+from trajlm.training.checkpoint import load_artefact
 
 PLAN_FILE, BODIES_FILE, VIDEO_FILE = "plan.json", "bodies.png", "plan.mp4"
 DRAWN = (BODIES_FILE, "curves.*", "open_loop.*", "plan.mp4", "plan.gif")
@@ -132,6 +133,23 @@ class Truth:
     rewards: list[float]
     states: list[tuple[np.ndarray, np.ndarray]]
     ended: bool
+
+
+def saved_model(
+    folder: Path, *, config: RunConfig, checkpoint: str, device: str
+) -> tuple[Algorithm, dict[str, Any], Path]:
+    """A checkpoint of the run in `folder`, the facts of it that a plan's protocol says, and where
+    its plans go; `{steps}` in it stands for the steps that are acted."""
+    saved = checkpoint_folder(folder, checkpoint)
+    facts = {
+        "algorithm": config.algorithm,
+        "recipe": config.recipe,
+        "checkpoint": checkpoint,
+        "training_seed": config.seed,
+        "checkpoint_step": int(saved.name.rpartition("-")[2]),
+    }
+    place = folder / "plans" / f"{saved.name}-t-{{steps}}"
+    return load_artefact(saved, device=device), facts, place
 
 
 def plan_once(
