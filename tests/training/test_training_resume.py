@@ -20,7 +20,11 @@ from trajlm.training.config import TrainingConfig
 from trajlm.training.folder import read_folder, write_folder
 from trajlm.training.trainer import Trainer, seed_generators
 
-RECIPES = ["decision_transformer/debug", "behavior_cloning/debug"]
+RECIPES = [
+    "decision_transformer/debug",
+    "behavior_cloning/debug",
+    "trajectory_transformer/debug",
+]
 
 
 def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Trainer:
