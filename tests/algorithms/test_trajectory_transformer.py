@@ -383,7 +383,7 @@ def test_integers_come_back_as_they_were(observation, action) -> None:
 def test_spaces_without_tokens_are_refused() -> None:
     with pytest.raises(UsageError, match="images have no tokens"):
         layout_of(SMALL, Box(shape=(64, 64)), ACTION)
-    with pytest.raises(UsageError, match="observation_size: 3 is not in 1..2"):
+    with pytest.raises(UsageError, match=r"observation_size: 3 is not in 1\.\.2"):
         layout_of(replace(SMALL, observation_size=3), OBSERVATION, ACTION)
     with pytest.raises(UsageError, match="actions"):
         layout_of(SMALL, OBSERVATION, DictSpace(subspaces={"a": ACTION}))

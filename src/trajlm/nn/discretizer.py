@@ -80,8 +80,8 @@ def _edges(column: np.ndarray, num_bins: int, method: Method) -> np.ndarray:
         return published_edges(column, num_bins)
     if method == "uniform":
         # In float64: the range of float32 values may be no float32.
-        ends = column.min().astype(np.float64), column.max().astype(np.float64)
-        return np.linspace(*ends, num_bins + 1).astype(np.float32)
+        low, high = column.min().astype(np.float64), column.max().astype(np.float64)
+        return np.linspace(low, high, num_bins + 1).astype(np.float32)
     levels = np.linspace(0.0, 1.0, num_bins + 1)
     edges = np.quantile(column.astype(np.float64), levels).astype(np.float32)
     # Both ends are data: rounding to float32 must not leave a value outside.

@@ -285,7 +285,7 @@ def _over(limits: Limits, started: float, depth: int, tokens: Tensor, count: int
         # Another transition takes as long as those before did.
         if spent * (depth + 1) / depth > limits.seconds:
             return True
-    if limits.agreed_tokens is not None:
+    if limits.agreed_tokens is not None and tokens.shape[1] >= limits.agreed_tokens:
         first = tokens[:, : limits.agreed_tokens].view(count, -1, limits.agreed_tokens)
         return bool((first == first[:, :1]).all())
     return False
