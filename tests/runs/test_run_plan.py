@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,18 @@ def test_what_is_no_planar_body_has_none() -> None:
 def test_the_video_shows_plan_and_truth(scene: plan.Scene, tmp_path: Path) -> None:
     film = plan.film(scene, seed=0, max_steps=3, path=tmp_path / "plan.mp4")
     assert film is not None and film.stat().st_size > 0
+
+
+def test_a_horizon_that_nobody_named(scene: plan.Scene, tmp_path: Path) -> None:
+    """A policy's own, as a converted model has it: None takes what the block has room for."""
+    config = replace(scene.policy.config, horizon=None)
+    scene = replace(scene, policy=replace(scene.policy, config=config))
+    assert scene.policy.horizon == 3
+    assert plan.film(scene, seed=0, max_steps=4, path=tmp_path / "plan.mp4") is not None
+    # Past the episode's end: the plan is made a horizon before it.
+    record, _ = plan.plan_once(scene, steps=10_000, seed=3, output=tmp_path / "{steps}")
+    assert len(record["truth"]["rewards"]) == 3
+    assert len(record["beams"][0]["actions"]) == 3
 
 
 def test_the_report_shows_the_plans(run: Path, planned: Path, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from trajlm.core.config import from_mapping, to_mapping
+from trajlm.core.discovery import find_recipe
 from trajlm.core.errors import StorageError, UsageError
+from trajlm.core.spec import Box, DataSpec
 from trajlm.training import clocks
 from trajlm.training.clocks import EverySeconds, EverySteps, Stopwatch
 from trajlm.training.config import TrainingConfig
@@ -95,6 +97,65 @@ def test_schedule_values():
     found = [learning_rate(config, step) for step in (0, 10, 60, 110, 500)]
     assert found == pytest.approx([0.1, 1.0, 0.55, 0.1, 0.1])
     assert learning_rate(TrainingConfig(warmup_steps=0, learning_rate=2.0), 0) == 2.0
+
+
+def test_published_schedule():
+    """The rate of the update that begins an epoch, with the recipe's numbers: after the end of the
+    cosine at epoch 20 it rises again."""
+    _, mapping = find_recipe("trajectory_transformer/paper")
+    config = from_mapping(TrainingConfig, mapping["training"])
+    assert config.schedule == "cosine"
+    epoch = 1e6 / config.batch_size
+
+    def multiplier(epochs: float, *, published: bool = True) -> float:
+        rate = learning_rate(config, round(epochs * epoch), published=published)
+        return rate / config.learning_rate
+
+    told = {20: 0.1, 35: 0.90, 39: 1.0, 50: 0.38}
+    for epochs, expected in told.items():
+        assert multiplier(epochs) == pytest.approx(expected, abs=0.006)
+        assert multiplier(epochs, published=False) == pytest.approx(0.1)
+    assert multiplier(0.5) == pytest.approx(0.5, abs=0.001)
+    assert multiplier(0.5, published=False) == pytest.approx(0.5, abs=0.001)
+    assert multiplier(10.5) == pytest.approx(0.5, abs=0.001)
+    # Theirs is cut off below, ours ends there.
+    assert multiplier(10.5, published=False) == pytest.approx(0.55, abs=0.001)
+
+
+def test_published_rate_is_that_of_their_loop():
+    """Written out: they set the rate after an update, from the updates that were made."""
+    config = TrainingConfig(
+        steps=60, warmup_steps=5, decay_steps=20, learning_rate=2.0, schedule="cosine"
+    )
+    rate, rates = 2.0, []
+    for done in range(1, 61):
+        rates.append(rate)
+        if done < 5:
+            rate = 2.0 * done / 5
+        else:
+            rate = 2.0 * max(0.1, 0.5 * (1 + math.cos(math.pi * (done - 5) / 15)))
+    found = [learning_rate(config, step, published=True) for step in range(60)]
+    assert found == pytest.approx(rates)
+    assert found[:2] == [2.0, 0.4]
+
+
+def test_linear_decay_groups_are_the_published_ones():
+    """Linear maps and the head decay; tables, positions, norms and biases do not."""
+    layout = DataSpec(observation=Box(shape=(3,)), action=Box(shape=(2,)), horizon=10)
+    entry, mapping = find_recipe("trajectory_transformer/paper")
+    config = from_mapping(entry.config_module.Config, {**mapping["model"], "goal": "last"})
+    model = entry.algorithm_class.build(config, layout, {})
+    training = from_mapping(TrainingConfig, mapping["training"])
+    optimizer = make_optimizer(model, training)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, spared = ({names[id(p)] for p in g["params"]} for g in optimizer.param_groups)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert optimizer.defaults["betas"] == (0.9, 0.95)
+    maps = ("attention.input", "attention.output", "mlp_input", "mlp_output")
+    expected = {f"transformer.blocks.{n}.{m}.weight" for n in range(4) for m in maps}
+    assert decayed == {*expected, "head.weight"}
+    assert decayed | spared == set(names.values())
+    assert {"embed_token.weight", "embed_goal.weight", "position"} <= spared
 
 
 def test_decay_groups():

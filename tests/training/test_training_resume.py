@@ -12,7 +12,7 @@ import torch
 
 from trajlm.core.config import from_mapping
 from trajlm.core.discovery import find_recipe
-from trajlm.core.errors import CheckpointError
+from trajlm.core.errors import CheckpointError, UsageError
 from trajlm.data.sources.synthetic import synthetic
 from trajlm.sequence.loader import Loader, validation_batches
 from trajlm.training.checkpoint import load_artefact, save_artefact
@@ -21,6 +21,7 @@ from trajlm.training.folder import read_folder, write_folder
 from trajlm.training.trainer import Trainer, seed_generators
 
 RECIPES = ["decision_transformer/debug", "behavior_cloning/debug"]
+PLANNER = "trajectory_transformer/debug"
 
 
 def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Trainer:
@@ -30,6 +31,8 @@ def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Tra
     training = from_mapping(TrainingConfig, mapping["training"])
     clocks = {"log_every": 5, "evaluate_every": facts.pop("evaluate_every", 0)}
     training = replace(training, tensorboard=False, steps=facts.pop("steps", 30), **clocks)
+    if training.schedule == "cosine":  # which then does not depend on the number of steps
+        training = replace(training, decay_steps=facts.pop("decay_steps", 20))
     assert config.dropout > 0
     assert training.warmup_steps == 5
     algorithm = entry.algorithm_class
@@ -57,8 +60,10 @@ def draws_numbers(step: int) -> dict[str, float]:
     return {"score": float(torch.rand(step).mean())}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("stop", MOMENTS)
+@pytest.mark.parametrize(
+    ("recipe", "stop"),
+    [*((recipe, stop) for recipe in RECIPES for stop in MOMENTS), (PLANNER, 5), (PLANNER, 22)],
+)
 def test_resumed_equals_uninterrupted(tmp_path, recipe, stop):
     facts = {"on_evaluate": draws_numbers, "evaluate_every": 10}
     trainer_of(recipe, tmp_path / "whole", **facts).run()
@@ -76,6 +81,12 @@ def test_resumed_equals_uninterrupted(tmp_path, recipe, stop):
 def validation_losses(folder: Path) -> list[float]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [line["validation/loss"] for line in lines if "validation/loss" in line]
+
+
+def test_a_cosine_over_all_steps_does_not_go_on_with_more_of_them(tmp_path):
+    trainer_of(PLANNER, tmp_path, steps=2, decay_steps=None).run()
+    with pytest.raises(UsageError, match=r"training\.steps \(was 2, now 3\)"):
+        trainer_of(PLANNER, tmp_path, steps=3, decay_steps=None, resume=True).run()
 
 
 def test_resuming_on_other_data_is_refused(tmp_path):

@@ -137,7 +137,7 @@ def _plan(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any]
                 scene,
                 offline.load_store(config),
                 start=arguments.steps,
-                horizon=config.policy.horizon,
+                horizon=scene.policy.horizon,
                 output=written,
                 dimensions=dimensions,
             )

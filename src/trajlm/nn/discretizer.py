@@ -79,7 +79,9 @@ def _edges(column: np.ndarray, num_bins: int, method: Method) -> np.ndarray:
     if method == "published":
         return published_edges(column, num_bins)
     if method == "uniform":
-        return np.linspace(column.min(), column.max(), num_bins + 1).astype(np.float32)
+        # In float64: the range of float32 values may be no float32.
+        low, high = column.min().astype(np.float64), column.max().astype(np.float64)
+        return np.linspace(low, high, num_bins + 1).astype(np.float32)
     levels = np.linspace(0.0, 1.0, num_bins + 1)
     edges = np.quantile(column.astype(np.float64), levels).astype(np.float32)
     # Both ends are data: rounding to float32 must not leave a value outside.
@@ -106,7 +108,7 @@ def _places(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _values(column: np.ndarray, edges: np.ndarray, method: Method, *, integer: bool) -> np.ndarray:
     """What each bin decodes to: the mean of its data, its middle where it has none."""
-    middles = (edges[:-1] + edges[1:]) / 2
+    middles = (edges[:-1].astype(np.float64) + edges[1:]) / 2
     if integer:
         return np.asarray(np.rint(np.minimum(np.arange(len(edges) - 1), edges[-1] - 0.5)))
     if method == "published":
@@ -150,7 +152,8 @@ class Discretizer(nn.Module):
     def decode(self, tokens: Tensor, *, first: int = 0) -> Tensor:
         """Tokens (..., K) of dimensions `first`.. to what their bins stand for (..., K).
 
-        A stop token decodes to the top bin, as published; planners never choose one.
+        A stop token decodes to the top bin, as published; only planners of models with published
+        fidelity choose one.
         """
         count = tokens.shape[-1]
         places = tokens.clamp(max=self.num_bins - 1)
@@ -159,7 +162,8 @@ class Discretizer(nn.Module):
 
     def expectation(self, probabilities: Tensor, *, dimension: int) -> Tensor:
         """(..., N) -> (...): the mean over bins; a missing share (a stop's) counts as 0."""
-        return probabilities @ self.values[dimension].to(probabilities.dtype)
+        # Not a product of matrices, which autocast would round.
+        return (probabilities * self.values[dimension].to(probabilities.dtype)).sum(-1)
 
     def percentile(self, probabilities: Tensor, percent: float, *, dimension: int) -> Tensor:
         """(..., N) -> (...): the first bin below which, it included, lie `percent` of the mass.

@@ -18,7 +18,8 @@ class Filter:
     """Which tokens may be drawn, and how.
 
     `top_k`: the k likeliest (1 is the argmax; None all). `cdf`: leave out the least likely tokens
-    that together hold at most this share of the probability. The likeliest token always stays.
+    that together hold at most this share of the probability of all, whatever `top_k` leaves out.
+    The likeliest token always stays.
     """
 
     top_k: int | None = None
@@ -49,10 +50,6 @@ def draw(logits: Tensor, keep: Filter, uniforms: Tensor) -> Tensor:
     scaled = logits / keep.temperature if keep.temperature != 1.0 else logits
     probabilities = torch.softmax(scaled, dim=-1)
     ordered, tokens = torch.sort(probabilities, dim=-1, stable=True)
-    if keep.top_k is not None and keep.top_k < ordered.shape[-1]:
-        ordered = ordered.clone()
-        ordered[:, : -keep.top_k] = 0.0
-        ordered = ordered / ordered.sum(-1, keepdim=True)
     mass = ordered.cumsum(-1)
     # (R,): the mass of what is left out; the draw falls into the rest.
     dropped = torch.zeros_like(mass[:, 0])
@@ -60,6 +57,8 @@ def draw(logits: Tensor, keep: Filter, uniforms: Tensor) -> Tensor:
         within = mass <= keep.cdf
         within[:, -1] = False  # rounding may leave the whole mass below 1
         dropped = torch.where(within, mass, 0.0).amax(-1)
+    if keep.top_k is not None and keep.top_k < mass.shape[-1]:
+        dropped = torch.maximum(dropped, mass[:, -keep.top_k - 1])
     point = dropped + uniforms.to(mass.dtype) * (mass[:, -1] - dropped)
     place = torch.searchsorted(mass, point[:, None], right=True).clamp(max=mass.shape[-1] - 1)
     return tokens.gather(1, place)[:, 0]

@@ -37,7 +37,13 @@ class Layout:
 
     @classmethod
     def of(cls, observation: Space, action: Space, *, observation_size: int | None) -> Layout:
-        """Raises `UsageError` for more entries than a transition may have tokens."""
+        """Raises `UsageError` for more entries than a transition may have tokens, and for actions
+        that are not one array."""
+        if not isinstance(action, Box | Discrete | MultiDiscrete):
+            raise UsageError(
+                f"actions: {type(action).__name__} has no tokens in this version; "
+                "Box, Discrete and MultiDiscrete have"
+            )
         inner = [n for leaf in leaves(observation, "observations").values() for n in _counts(leaf)]
         kept = len(inner) if observation_size is None else observation_size
         if not 1 <= kept <= len(inner):
@@ -104,6 +110,8 @@ class Layout:
         assert isinstance(space, Box)
         if space.low is not None and space.high is not None:
             rows = np.clip(rows, np.asarray(space.low), np.asarray(space.high))
+        if np.issubdtype(np.dtype(space.dtype), np.integer):
+            rows = np.rint(rows)
         return rows.reshape(-1, *space.shape).astype(space.dtype)
 
 

@@ -220,21 +220,24 @@ def choose(logits: Tensor, slot: Slot, uniforms: Tensor | None) -> Tensor:
 
 
 def filtered(logits: Tensor, slot: Slot) -> Tensor:
-    """(R, V) -> (R, allowed): log-probabilities as a likelihood search counts them."""
+    """(R, V) -> (R, allowed): log-probabilities as a likelihood search counts them.
+
+    A filter leaves tokens out and shares their probability among those that stay, as published.
+    """
     temperature = slot.keep.temperature or 1.0
     scaled = torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
     scaled = scaled[:, : slot.allowed]
-    if slot.keep.top_k is not None and slot.keep.top_k < scaled.shape[-1]:
-        lowest = scaled.topk(slot.keep.top_k, dim=-1).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < lowest, -torch.inf)
+    if slot.keep.top_k is None and slot.keep.cdf is None:
+        return scaled
+    ordered, order = torch.softmax(scaled, dim=-1).sort(dim=-1, stable=True)
+    left_out = torch.zeros_like(ordered, dtype=torch.bool)
     if slot.keep.cdf is not None:
-        ordered, order = torch.softmax(scaled, dim=-1).sort(dim=-1, stable=True)
         left_out = ordered.cumsum(-1) <= slot.keep.cdf
-        left_out[:, -1] = False
-        scaled = scaled.masked_fill(
-            torch.zeros_like(left_out).scatter(1, order, left_out), -torch.inf
-        )
-    return scaled
+    if slot.keep.top_k is not None:
+        left_out[:, : -slot.keep.top_k] = True
+    left_out[:, -1] = False
+    kept = scaled.masked_fill(torch.zeros_like(left_out).scatter(1, order, left_out), -torch.inf)
+    return torch.log_softmax(kept, dim=-1)
 
 
 def best_rows(scores: Tensor, *, environments: int, keep: int) -> Tensor:
@@ -282,7 +285,7 @@ def _over(limits: Limits, started: float, depth: int, tokens: Tensor, count: int
         # Another transition takes as long as those before did.
         if spent * (depth + 1) / depth > limits.seconds:
             return True
-    if limits.agreed_tokens is not None:
+    if limits.agreed_tokens is not None and tokens.shape[1] >= limits.agreed_tokens:
         first = tokens[:, : limits.agreed_tokens].view(count, -1, limits.agreed_tokens)
         return bool((first == first[:, :1]).all())
     return False

@@ -218,9 +218,13 @@ def film(
         return None
     if progress is not None:
         progress("recording a video", 0.0)
-    config = scene.policy.config
     whole = replace(
-        config, replan_every=config.horizon, early_stop=False, time_budget_ms=None, warm_start=False
+        scene.policy.config,
+        horizon=scene.policy.horizon,
+        replan_every=scene.policy.horizon,
+        early_stop=False,
+        time_budget_ms=None,
+        warm_start=False,
     )
     written = film_plans(
         replace(scene.policy, config=whole),
@@ -302,7 +306,7 @@ def _reach(scene: Scene, *, steps: int, seed: int, progress: Progress | None) ->
         step = environment.step(action)
         moments.append((carry, step))
         if bool(step.terminated[0] | step.truncated[0]):
-            kept = max(0, len(actions) - policy.config.horizon)
+            kept = max(0, len(actions) - policy.horizon)
             logger.warning(
                 "the episode of seed %d ended after %d steps: planning at step %d",
                 seed, len(actions), kept,

@@ -17,7 +17,8 @@ class TrainingConfig:
     A checkpoint, a validation and an evaluation follow the last update in any case.
 
     `weight_decay` acts on the parameters of `decay`: on "all" of them, as plain AdamW in the
-    published code does, or on "matrices" only (tensors of two axes or more).
+    published code does, on "matrices" only (tensors of two axes or more), or on "linear" maps only:
+    those matrices that are no tables of embeddings or positions.
     `schedule`: after the linear warm-up the rate stays, or falls along half a cosine over the
     remaining updates to `final_rate` times itself, or along `decay_steps` of them, and stays there.
     `gradient_clip`: the largest global norm of the gradient; None for no clipping.

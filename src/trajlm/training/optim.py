@@ -48,12 +48,11 @@ def learning_rate(config: TrainingConfig, step: int, *, published: bool = False)
     `published`: as the Trajectory Transformer's authors compute it: set after each update, so that
     the first has the full rate, and without an end, so that the cosine rises again.
     """
-    if published:
-        if step == 0:
-            return config.learning_rate
-        step -= 1
+    if published and step == 0:
+        return config.learning_rate
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        # Theirs counts the updates before this one.
+        return config.learning_rate * (step if published else step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
     last = config.decay_steps or config.steps

@@ -81,7 +81,8 @@ def check_state(
     if not isinstance(training, Mapping) or not isinstance(before, Mapping):
         raise CheckpointError(f"{where}: 'training' and 'machine' must be mappings")
     ours = wanted["training"]
-    free = FREE | ({"steps"} if ours["schedule"] == "constant" else set())
+    steps_free = ours["schedule"] == "constant" or ours["decay_steps"] is not None
+    free = FREE | ({"steps"} if steps_free else set())
     changed = [k for k in ours if k not in free and training.get(k) != ours[k]]
     facts = [f"training.{k} (was {training.get(k)}, now {ours[k]})" for k in changed]
     if state.get("seed") != wanted["seed"]:

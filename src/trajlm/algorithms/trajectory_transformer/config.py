@@ -26,8 +26,8 @@ class Config:
     observation (as published), or one from the future of the window's first step (hindsight).
     `fidelity`: "published" repeats the authors' code where ours corrects it: the loss is divided
     by masked tokens too and its mask sits one token early, an episode's end by its time limit is
-    trained as a termination, and the learning rate is set after each update and rises again past
-    the end of its cosine.
+    trained as a termination, the learning rate is set after each update and rises again past the
+    end of its cosine, and a planner may choose stop tokens, which decode to the top bin.
     """
 
     transitions: int = 10
@@ -87,7 +87,8 @@ class PolicyConfig:
 
     Beyond the paper, all off: `warm_start` tries the next action of the plan before among the first;
     `time_budget_ms` ends a plan after this time with the best so far; `early_stop` ends it where all
-    plans begin with one and the same action.
+    plans agree up to the last action that is acted from them. What an early end left unplanned is
+    planned anew when it is due.
     """
 
     search: Literal["reward", "likelihood"] = "reward"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PLAN_STREAM = 0x71A9_0000
 USUAL_CONTEXT, USUAL_HORIZON = 5, 5
+NO_GOALS = "goal: this model was not trained with goals; train with model.goal"
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Carry:
 
     `past` (N, C-1, D): the last transitions, newest last. `observation` (N, observation entries)
     and `action` (N, A): tokens of the newest step. `plan` (N, S): what was planned after the newest
-    observation, `age` (N,) steps acted from it. `steps` (N,): steps seen in this episode. `goal` (N,
+    observation, `planned` (N,) transitions of it (fewer than the horizon where the search ended
+    before) and `age` (N,) steps acted from it. `steps` (N,): steps seen in this episode. `goal` (N,
     observation entries) real, NaN where there is none.
     """
 
@@ -54,6 +56,7 @@ class Carry:
     observation: Tensor
     action: Tensor
     plan: Tensor
+    planned: Tensor
     age: Tensor
     steps: Tensor
     goal: Tensor
@@ -86,7 +89,7 @@ class TrajectoryTransformerPolicy:
                 f"horizon {policy.horizon}"
             )
         if policy.config.goal is not None and model.config.goal == "none":
-            raise UsageError("goal: this model was not trained with goals; train with model.goal")
+            raise UsageError(NO_GOALS)
         if guide is not None and policy.config.search == "likelihood":
             raise UsageError("guide: a likelihood search takes none; use --policy.search reward")
         return policy
@@ -124,6 +127,7 @@ class TrajectoryTransformerPolicy:
             observation=zeros(num_envs, layout.observation_size),
             action=zeros(num_envs, layout.action_size),
             plan=zeros(num_envs, self.horizon * layout.size - layout.observation_size),
+            planned=zeros(num_envs),
             age=zeros(num_envs),
             steps=zeros(num_envs),
             goal=self._goals(num_envs, condition).to(device),
@@ -138,16 +142,21 @@ class TrajectoryTransformerPolicy:
             if self.model.config.goal != "none":
                 raise UsageError(f"goal: this model is asked for one; give {size} numbers")
             return torch.full((num_envs, size), torch.nan)
-        goals = np.asarray(given, np.float32).reshape(num_envs, -1)
-        if goals.shape[1] != size or not np.isfinite(goals).all():
+        if self.model.config.goal == "none":
+            raise UsageError(NO_GOALS)
+        goals = np.array(given, np.float32)
+        if goals.shape[:1] != (num_envs,) or goals.size != num_envs * size:
+            goals = np.full((num_envs, size), np.nan, np.float32)
+        if not np.isfinite(goals).all():
             raise UsageError(f"goal: expected {size} finite numbers, one an entry observed")
-        return torch.from_numpy(goals)
+        return torch.from_numpy(goals.reshape(num_envs, size))
 
     @torch.inference_mode()
     def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
         """The carry with this step in it, and the actions (N, ...) within the bounds."""
         carry = self._observe(carry, step)
-        stale = (carry.age >= self.config.replan_every) | (carry.steps == 1)
+        until = carry.planned.clamp(max=self.config.replan_every)
+        stale = (carry.age >= until) | (carry.steps == 1)
         if bool(stale.any()):
             carry = self._replan(carry, np.flatnonzero(stale.cpu().numpy()), seed=step.seed)
         layout = self.model.layout
@@ -165,6 +174,8 @@ class TrajectoryTransformerPolicy:
         entries = torch.from_numpy(layout.observation_rows(columns_of(step.observation)))
         first = torch.as_tensor(step.is_first, device=device)
         reward = torch.as_tensor(np.asarray(step.reward, np.float32), device=device)
+        if model.spec.delayed_reward:  # all of it comes at the end: none was seen before
+            reward = torch.zeros_like(reward)
         ended = torch.cat(
             [
                 carry.observation,
@@ -188,18 +199,21 @@ class TrajectoryTransformerPolicy:
     # ---- planning ---------------------------------------------------------------------------
 
     def _replan(self, carry: Carry, stale: np.ndarray, *, seed: np.ndarray) -> Carry:
-        """New plans for the slots `stale`, those of equally long pasts together."""
-        known = (carry.steps - 1).clamp(max=carry.past.shape[1]).cpu().numpy()
-        plan, age = carry.plan.clone(), carry.age.clone()
-        for count in np.unique(known[stale]):
-            rows = stale[known[stale] == count]
-            part = carry.select(rows)
-            plans = self._plan(part, past=int(count), seed=seed[rows])
-            best = plans.best[:, : plan.shape[1]]
+        """New plans for the slots `stale`, those of equally long pasts together, and of these the
+        ones whose search begins with a suggestion."""
+        known = (carry.steps - 1).clamp(max=carry.past.shape[1])
+        kinds = torch.stack([known, self._suggests(carry)], dim=1).cpu().numpy()[stale]
+        plan, planned, age = carry.plan.clone(), carry.planned.clone(), carry.age.clone()
+        for kind in np.unique(kinds, axis=0):
+            rows = stale[(kinds == kind).all(1)]
+            plans = self._plan(carry.select(rows), past=int(kind[0]), seed=seed[rows])
+            best = plans.best
             at = torch.as_tensor(rows, device=plan.device)
             plan[at, : best.shape[1]] = best
+            layout = self.model.layout
+            planned[at] = (best.shape[1] + layout.observation_size) // layout.size
             age[at] = 0
-        return replace(carry, plan=plan, age=age)
+        return replace(carry, plan=plan, planned=planned, age=age)
 
     @torch.inference_mode()
     def plan(self, carry: Carry, step: Step) -> tuple[Carry, Plans]:
@@ -258,7 +272,7 @@ class TrajectoryTransformerPolicy:
             goal=goal,
             limits=Limits(
                 seconds=None if budget is None else budget / 1e3,
-                agreed_tokens=self.model.layout.action_size if self.config.early_stop else None,
+                agreed_tokens=self._acted_tokens if self.config.early_stop else None,
             ),
             suggestion=self._suggestion(carry),
         )
@@ -274,11 +288,22 @@ class TrajectoryTransformerPolicy:
     def _suggestion(self, carry: Carry) -> Tensor | None:
         """With `warm_start`, the action that the plan before had next; None where a slot has none."""
         layout = self.model.layout
-        left = carry.age < self.horizon
-        if not self.config.warm_start or not bool((left & (carry.age > 0)).all()):
+        if not bool(self._suggests(carry).all()):
             return None
         places = carry.age[:, None] * layout.size
         return carry.plan.gather(1, places + torch.arange(layout.action_size, device=places.device))
+
+    def _suggests(self, carry: Carry) -> Tensor:
+        """(N,) bool: which slots begin a search with an action of the plan before."""
+        if not self.config.warm_start:
+            return torch.zeros_like(carry.age, dtype=torch.bool)
+        return (carry.age > 0) & (carry.age < carry.planned)
+
+    @property
+    def _acted_tokens(self) -> int:
+        """The tokens of a plan up to the last action that is acted from it."""
+        layout = self.model.layout
+        return (self.config.replan_every - 1) * layout.size + layout.action_size
 
     @property
     def scorer(self) -> RewardScorer:
