@@ -95,9 +95,7 @@ class Attention(nn.Module):
         self.input = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
 
-    def forward(
-        self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None) -> Tensor:
         """(B, T, D) -> (B, S, D). `maps` receives the attention weights (B, H, S, T)."""
         width = x.shape[-1]
         if outputs == slice(None):
@@ -145,9 +143,7 @@ class Block(nn.Module):
         self.mlp_input = nn.Linear(config.width, hidden)
         self.mlp_output = nn.Linear(hidden, config.width)
 
-    def forward(
-        self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None) -> Tensor:
         """(B, T, D) -> (B, S, D). `maps` receives the attention weights (B, H, S, T)."""
         mixed = self.attention(self.norm_attention(x), bias, outputs, maps)
         x = dropout_add(x[:, outputs], mixed, self.dropout, training=self.training)

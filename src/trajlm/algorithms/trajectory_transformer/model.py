@@ -135,8 +135,10 @@ class Model(Algorithm):
         nats, logits = self.token_nats(hidden, targets)
         weights = self.slot_weights(targets.shape[1], like=nats)
         total = (nats * weights * counted).sum()
-        divisor = counted.numel() if self.config.fidelity == "published" else counted.sum()
-        loss = total / max(float(divisor), 1.0)
+        if self.config.fidelity == "published":  # over masked tokens too (4)
+            loss = total / counted.numel()
+        else:
+            loss = total / counted.sum().clamp(min=1)
         return Loss(loss, {"loss": loss.detach()} | self._metrics(nats, logits, targets, counted))
 
     def _window(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
