@@ -89,11 +89,8 @@ def _edges(column: np.ndarray, num_bins: int, method: Method) -> np.ndarray:
     # Where edges coincide, a bin of no width would be; make it hold that value and no other.
     last_of_run = np.flatnonzero((edges[1:] == edges[:-1]) & (edges[1:] < edges[-1])) + 1
     ends = [k for k in last_of_run if edges[k + 1] > edges[k]]
-    after = np.nextafter(edges[ends], np.float32(np.inf))
-    # A number below the smallest normal one is 0 to a processor that flushes such.
-    smallest = np.finfo(np.float32).tiny
-    edges[ends] = np.where(np.abs(after) < smallest, np.maximum(after, smallest), after)
-    return np.minimum(edges, edges[-1])
+    edges[ends] = np.nextafter(edges[ends], np.float32(np.inf))
+    return edges
 
 
 def _integer_edges(num_bins: int, count: int) -> np.ndarray:
