@@ -15,7 +15,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def reals(largest: float = 1e6):
-    return st.floats(allow_subnormal=False, -largest, largest, width=32)
+    return st.floats(-largest, largest, width=32, allow_subnormal=False)
 
 
 COLUMNS = st.one_of(
@@ -24,7 +24,9 @@ COLUMNS = st.one_of(
     # Ties; saturated actions; sparse rewards; integers; a constant; neighbours that barely differ.
     st.lists(st.sampled_from([-2.5, 0.0, 0.1, 3.0]), min_size=1, max_size=80),
     st.lists(
-        st.one_of(st.sampled_from([-1.0, 1.0]), st.floats(allow_subnormal=False, -1, 1, width=32)), min_size=1, max_size=80
+        st.one_of(st.sampled_from([-1.0, 1.0]), st.floats(-1, 1, width=32, allow_subnormal=False)),
+        min_size=1,
+        max_size=80,
     ),
     st.lists(st.one_of(st.just(0.0), st.just(0.0), st.just(0.0), reals(10)), min_size=1),
     st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=80),
