@@ -169,7 +169,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     for line, body in enumerate(BODIES):
         for column, tier in enumerate(TIERS):
             chosen = [row for row in rows if row["keys"][1:3] == [body, tier]]
-            seeds = f"{len(chosen)} training seed" + "s" * (len(chosen) != 1)
+            seeds = f"{len(chosen)} seed" + "s" * (len(chosen) != 1)
             panel(grid[line, column], chosen, title=f"{body}, {tier} ({seeds})")
     for kind in ("png", "svg"):
         figure.savefig(
@@ -181,7 +181,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
 def panel(figure: Any, rows: Sequence[dict[str, Any]], *, title: str) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.set_title(title, loc="left", color=INK)
+    above.set_title(title, loc="left", color=INK, fontsize=10)
     if not rows:
         above.text(0.5, 0.5, "not measured", transform=above.transAxes, ha="center")
         return
