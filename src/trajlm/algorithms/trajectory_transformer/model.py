@@ -6,11 +6,10 @@ rows of the embedding table and its own head; all stop tokens share one row. A v
 as a key from every position, its own included: it would tell the future. It is still embedded at
 its own position, from which the next observation is predicted.
 
-Deliberate differences from the published code, under `fidelity: corrected` (numbers are those of
-docs/architecture.md's page of corrections):
-- the mask stands at the token that is predicted, and the mean is over unmasked tokens (3, 4);
-- weights are by slot, whatever the length (5);
-- stop tokens follow real terminals alone; what follows a time limit is masked (6);
+Deliberate differences from the published code, under `fidelity: corrected`:
+- the mask stands at the token that is predicted, and the mean is over unmasked tokens;
+- weights are by slot, whatever the length;
+- stop tokens follow real terminals alone; what follows a time limit is masked;
 - residual branches start smaller (GPT-2's initial values; minGPT's, as published, do not).
 
 Legend: B batch, T transitions, D slots of a transition, L tokens, N bins, V = N + 1, W width.
@@ -82,7 +81,7 @@ class Model(Algorithm):
 
     @property
     def published_schedule(self) -> bool:
-        """Whether the learning rate follows the authors' code (1, 2)."""
+        """Whether the learning rate follows the authors' code."""
         return self.config.fidelity == "published"
 
     # ---- data -------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ class Model(Algorithm):
         nats, logits = self.token_nats(hidden, targets)
         weights = self.slot_weights(targets.shape[1], like=nats)
         total = (nats * weights * counted).sum()
-        if self.config.fidelity == "published":  # over masked tokens too (4)
+        if self.config.fidelity == "published":  # over masked tokens too
             loss = total / counted.numel()
         else:
             loss = total / counted.sum().clamp(min=1)
@@ -148,7 +147,7 @@ class Model(Algorithm):
         slots = self.layout.size
         if self.config.fidelity == "published":
             steps = batch.timesteps[:, :1] + torch.arange(real.shape[1], device=real.device)
-            # As published: masked past the time limit alone, one token early (3).
+            # As published: masked past the time limit alone, one token early.
             counted = (steps < self.spec.horizon).repeat_interleave(slots, dim=1)[:, :-1]
         else:
             ended = (batch.columns["terminals"].bool() & real).any(dim=1, keepdim=True)
@@ -244,7 +243,7 @@ class Model(Algorithm):
         visible = slots != self.layout.value
         before = 0
         if goal is not None:
-            # The published mask of values is not moved on by the goal's length (16).
+            # The published mask of values is not moved on by the goal's length.
             before = goal.shape[1]
             x = torch.cat([self.embed_goals(goal), x], dim=1)
             visible = functional.pad(visible, (before, 0), value=True)
@@ -297,7 +296,7 @@ def transition_rows(config: Config, layout: Layout, segment: Segment) -> np.ndar
         rewards[segment.offsets[1:][segment.terminated & (lengths > 0)] - 1] = (
             config.termination_penalty
         )
-    # A time limit's end counts as 0 from there on, as published (7).
+    # A time limit's end counts as 0 from there on, as published.
     values = value_to_go(rewards, segment.offsets, discount=config.discount)
     return np.concatenate(
         [
