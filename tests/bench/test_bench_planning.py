@@ -32,6 +32,7 @@ from trajlm.bench.training import CONFIG, SPEC
 from trajlm.bench.training_tt import BODIES, token_batch, training_tt_speed
 from trajlm.core.errors import UsageError
 from trajlm.core.spec import Box, DataSpec
+from trajlm.planning.recompute import RecomputeModel
 from trajlm.training.checkpoint import save_artefact
 
 TINY = Config(transitions=4, num_bins=10, width=16, num_layers=2, num_heads=2)
@@ -77,6 +78,30 @@ def test_a_plan_is_scored_as_it_was_when_it_was_found() -> None:
     torch.testing.assert_close(
         score_of(policy, pasts, found.best), found.scores[:, 0], rtol=0, atol=1e-9
     )
+
+
+def test_a_plan_of_another_model_is_scored_along_its_own_states() -> None:
+    """Its observations are not the likeliest ones here; the score is still of that very plan."""
+    policy = tiny_policy()
+    layout, scorer = policy.model.layout, policy.scorer
+    pasts = random_pasts(policy, 1)
+    size = policy.horizon * layout.size - layout.observation_size
+    plan = torch.randint(0, TINY.num_bins, (1, size), generator=torch.Generator().manual_seed(1))
+    expected = torch.zeros((), dtype=torch.float64)
+    with torch.inference_mode():
+        walker = RecomputeModel(policy.model, policy.window)
+        logits, total = walker.prefill(pasts), torch.zeros((), dtype=torch.float64)
+        for place in range(size):
+            slot = (pasts.shape[1] + place) % layout.size
+            depth = (pasts.shape[1] + place) // layout.size - pasts.shape[1] // layout.size
+            if slot in (layout.reward, layout.value):
+                decoded = scorer.decoded(torch.log_softmax(logits, dim=-1), slot)[0]
+                if slot == layout.reward:
+                    total = total + scorer.discount**depth * decoded
+                else:
+                    expected = total + scorer.discount ** (depth + 1) * decoded
+            logits = walker.step(plan[:, place])
+    torch.testing.assert_close(score_of(policy, pasts, plan)[0], expected, rtol=0, atol=1e-9)
 
 
 def test_small_searches_agree_and_bf16_is_measured_against_float32() -> None:

@@ -69,13 +69,7 @@ def evaluate_flags(algorithm_name: str) -> type[Any]:
     return dataclasses.make_dataclass(
         "EvaluateFlags",
         [
-            ("env_id", str | None),
-            ("checkpoint", str),
-            ("output", str | None),
-            ("device", str),
-            ("threads", int | None),
-            ("json", bool),
-            ("verbose", bool),
+            *models.FLAGS,
             ("evaluation", EvaluationConfig),
             ("policy", algorithm(algorithm_name).config_module.PolicyConfig),
         ],
@@ -87,13 +81,7 @@ def evaluate_flags(algorithm_name: str) -> type[Any]:
 
 def _defaults(base: RunConfig) -> Any:
     return evaluate_flags(base.algorithm)(
-        env_id=None,
-        checkpoint="last",
-        output=None,
-        device=base.device,
-        threads=base.threads,
-        json=False,
-        verbose=False,
+        **models.flag_defaults(base),
         evaluation=base.evaluation,
         policy=base.policy,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trajlm.core.discovery import algorithm
 from trajlm.core.errors import UsageError
@@ -14,6 +14,31 @@ from trajlm.runs.folder import RUN_FILE, read_json, read_run
 
 if TYPE_CHECKING:
     from trajlm.algorithms.base import Algorithm
+
+
+FLAGS: list[tuple[str, Any]] = [
+    ("env_id", str | None),
+    ("checkpoint", str),
+    ("output", str | None),
+    ("device", str),
+    ("threads", int | None),
+    ("json", bool),
+    ("verbose", bool),
+]
+"""What every command that opens a model takes."""
+
+
+def flag_defaults(base: RunConfig) -> dict[str, Any]:
+    """The values of `FLAGS` where they are not given."""
+    return {
+        "env_id": None,
+        "checkpoint": "last",
+        "output": None,
+        "device": base.device,
+        "threads": base.threads,
+        "json": False,
+        "verbose": False,
+    }
 
 
 def configuration(folder: Path | None, *, helping: bool, usual: str, command: str) -> RunConfig:

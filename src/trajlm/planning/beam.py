@@ -111,8 +111,9 @@ def scored_search(
 
     `prefix` (N, L) ends within a transition; `schedule` are the slots from there to the
     transition's end, `rest` those of the next transition up to the same place. A plan is `horizon`
-    times `schedule`, with `rest` between. `suggestion` (N, K): the first tokens of the last candidate
-    of each environment, instead of drawn ones.
+    times `schedule`, with `rest` between. `suggestion` (N, K): the first K tokens of the last
+    candidate of each environment, instead of drawn ones: those of one transition, or of a whole plan
+    where there is one candidate.
 
     Raises `CheckpointError` where the model's predictions are not numbers.
     """
@@ -125,6 +126,14 @@ def scored_search(
     alive = torch.ones(count, dtype=torch.bool, device=prefix.device)
     scores = logits.new_zeros(count)
     per_env, depth = 1, 0
+
+    def following(slot: Slot) -> Tensor:
+        """The rows' tokens with the next one, chosen from the logits."""
+        uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
+        chosen = choose(logits, slot, uniforms)
+        chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
+        return torch.cat([tokens, chosen[:, None]], dim=1)
+
     while True:
         # As published: `beam_width` rows from the first step on, each `num_samples` times.
         copies = beam_width * num_samples // per_env if depth == 0 else num_samples
@@ -137,12 +146,9 @@ def scored_search(
         for place, slot in enumerate(schedule):
             if slot.watched:
                 watched[slot.index] = torch.log_softmax(logits, dim=-1)
-            uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
-            chosen = choose(logits, slot, uniforms)
-            chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
-            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            tokens = following(slot)
             if place < len(schedule) - 1:
-                logits = model.step(chosen)
+                logits = model.step(tokens[:, -1])
         seen = Transition(
             previous=_tail(prefix, tokens, schedule, rest), watched=watched, alive=alive
         )
@@ -158,9 +164,7 @@ def scored_search(
             logits = model.step(tokens[:, -1])
             if slot.ends:
                 alive = alive & (logits.argmax(-1) < slot.allowed)
-            uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
-            chosen = choose(logits, slot, uniforms)
-            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            tokens = following(slot)
         logits = model.step(tokens[:, -1])
     return Plans(
         tokens=tokens.view(count, per_env, -1),
