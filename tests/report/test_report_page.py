@@ -20,6 +20,7 @@ from trajlm.report.html import VOID
 from trajlm.report.readings import by_protocol
 from trajlm.report.records import read_entries
 from trajlm.report.section_headline import video
+from trajlm.report.section_held_out import held_out
 from trajlm.report.section_scores import scores
 
 WriteRun = Callable[..., Path]
@@ -363,3 +364,15 @@ def test_neither_torch_nor_pyplot_is_loaded(write_run: WriteRun, tmp_path: Path)
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["False", "False", "False"]
+
+
+def test_held_out_tokens_stand_slot_by_slot(write_run: WriteRun) -> None:
+    folder = write_run("tokens")
+    with (folder / "metrics.jsonl").open("a") as file:
+        for step, share in ((100, 0.25), (200, 0.5)):
+            line = {"step": step, "validation/accuracy/action_0": share}
+            file.write(json.dumps({**line, "validation/nats/action_0": 1.25}) + "\n")
+    page = str(held_out(read_entries([folder])))
+    row = re.search(r"<tr><th scope=.row.>action_0</th>(.*?)</tr>", page)
+    assert row and re.findall(r"<td>(.*?)</td>", row[1]) == ["50%", "1.25"]
+    assert "Held-out tokens" not in str(held_out(read_entries([write_run("none")])))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from pathlib import Path
 
 from trajlm.report.elements import comparison, definition_list, gap, scroll, section
 from trajlm.report.facts import algorithm, commands, environment, facts, missing_evaluation
+from trajlm.report.films import film
 from trajlm.report.formatting import finite, score
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.readings import best_return, headline_row, obedience, sentence
 from trajlm.report.records import VIDEO_TYPES, Entry, Row
 
-MAX_VIDEO_BYTES = 3_000_000
 MAX_CONFIG_LENGTH = 100_000
 
 
@@ -90,28 +88,6 @@ def video(entry: Entry) -> Markup:
         return gap(f"{entry.name} has no video. 'trajlm evaluate {place}' records one.")
     kinds = list(VIDEO_TYPES)
     path = min(found, key=lambda p: (kinds.index(p.suffix.lower()), p.name))
-    shown = "/".join(path.parts[-4:])
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= MAX_VIDEO_BYTES else b""
-    except OSError as error:
-        return gap(f"The video {shown} cannot be read ({error.strerror}).")
-    if size > MAX_VIDEO_BYTES:
-        limit = f"{MAX_VIDEO_BYTES / 1e6:.0f} MB"
-        return gap(f"The video is too large for this page: {shown}, {size / 1e6:.1f} of {limit}.")
-    if not content:
-        return gap(f"The video {shown} is empty.")
     caption = f"{entry.name} in {environment(entry)}. Each picture says what was asked for."
-    return tag("figure", _player(path, content, entry), tag("figcaption", caption))
-
-
-def _player(path: Path, content: bytes, entry: Entry) -> Markup:
-    kind = VIDEO_TYPES[path.suffix.lower()]
-    address = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
     label = f"{algorithm(entry)} in {environment(entry)}: one episode of {entry.name}"
-    if kind.startswith("image/"):
-        return tag("img", src=address, alt=label)
-    return tag(
-        "video", "This browser plays no embedded video.", src=address, aria_label=label,
-        controls=True, loop=True, muted=True, playsinline=True, preload="auto",
-    )  # fmt: skip
+    return film(path, label=label, caption=caption)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from trajlm.report.elements import gap, scroll, section
-from trajlm.report.formatting import amount, count, finite
+from trajlm.report.formatting import ABSENT, amount, count, finite, plain
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.records import Entry, Run
 
 LOSS = "validation/loss"
+NATS, ACCURACY = "validation/nats/", "validation/accuracy/"
 MEANING = (
     "The mean loss after the last update on episodes left out of training, and the same by the "
     "return of the episode, in tenths of the dataset's returns. Losses of different algorithms have "
@@ -29,7 +30,7 @@ def held_out(entries: Sequence[Entry]) -> Markup:
 
 
 def _entry(entry: Entry, *, named: bool) -> Markup:
-    losses = [loss for run in entry.runs if (loss := _last_loss(run)) is not None]
+    losses = [loss for run in entry.runs if (loss := _last(run, LOSS)) is not None]
     if not losses:
         return gap(f"{entry.name}: no episode was held out, or it has not been measured.")
     tables = [rows for run in entry.runs if (rows := _deciles(run))]
@@ -43,11 +44,54 @@ def _entry(entry: Entry, *, named: bool) -> Markup:
     head = tag("thead", tag("tr", (tag("th", name, scope="col") for name, _ in columns)))
     line = tag("tbody", tag("tr", (tag("td", value) for _, value in columns)))
     table = scroll("Held-out loss", tag("table", head, line, class_="scores"))
-    return join(tag("h3", entry.name) if named else None, table)
+    return join(tag("h3", entry.name) if named else None, table, _tokens(entry))
 
 
-def _last_loss(run: Run) -> float | None:
-    values = run.metrics.get(LOSS, {})
+def _tokens(entry: Entry) -> Markup | None:
+    """How well the held-out tokens of each slot were predicted; None for models without tokens."""
+    slots = dict.fromkeys(
+        name.removeprefix(ACCURACY)
+        for run in entry.runs
+        for name in run.metrics
+        if name.startswith(ACCURACY)
+    )
+    if not slots:
+        return None
+    lines = [
+        tag(
+            "tr", tag("th", plain(slot, limit=60), scope="row"), (tag("td", text) for text in cells)
+        )
+        for slot in slots
+        for cells in [_predicted(entry, slot)]
+    ]
+    head = tag("tr", (tag("th", name, scope="col") for name in ("Token", "Likeliest", "Nats")))
+    table = tag("table", tag("thead", head), tag("tbody", lines), class_="scores")
+    words = (
+        f"{count(len(slots), 'token')} a step: the share of held-out tokens that were the likeliest, "
+        "and the mean of minus the logarithm of their probability."
+    )
+    return tag(
+        "details",
+        tag("summary", "Held-out tokens, slot by slot"),
+        tag("p", words, class_="fine"),
+        scroll("Held-out tokens", table),
+    )
+
+
+def _predicted(entry: Entry, slot: str) -> tuple[str, str]:
+    """Means over the runs of an entry, as text."""
+    shares, nats = (
+        [last for run in entry.runs if (last := _last(run, prefix + slot)) is not None]
+        for prefix in (ACCURACY, NATS)
+    )
+    return (
+        f"{np.mean(shares):.0%}" if shares else ABSENT,
+        f"{np.mean(nats):.2f}" if nats else ABSENT,
+    )
+
+
+def _last(run: Run, name: str) -> float | None:
+    values = run.metrics.get(name, {})
     return values[max(values)] if values else None
 
 

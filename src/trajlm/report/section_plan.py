@@ -9,6 +9,7 @@ from pathlib import Path
 from trajlm.report import chart_plan
 from trajlm.report.drawing import guarded, legend
 from trajlm.report.elements import gap, scroll, section
+from trajlm.report.films import film
 from trajlm.report.formatting import amount, count
 from trajlm.report.html import Markup, join, tag
 from trajlm.report.plans import Plan, newest_plans, updates
@@ -17,6 +18,7 @@ from trajlm.report.records import Entry
 MOST_PLANS = 2
 MAX_PICTURE_BYTES = 3_000_000
 BODIES_FILE = "bodies.png"
+FILM_FILES = ("plan.mp4", "plan.gif")
 WORDS = {
     "plan": (
         "Thin lines: every plan that the search kept. Bold: the chosen one. Dashed: what truly "
@@ -56,6 +58,7 @@ def _figure(plan: Plan, name: str | None, *, key: str) -> Markup:
         tag("h3", f"{name}: " if name else None, _heading(plan)),
         tag("figure", chart, legend(keys), tag("figcaption", _caption(plan))),
         _bodies(plan) if true else None,
+        _film(plan) if true else None,
     )
 
 
@@ -93,6 +96,15 @@ def _bodies(plan: Plan) -> Markup | None:
     )
     strip = tag("img", src=address, alt=words, class_="strip")
     return tag("figure", scroll("Planned and true bodies", strip), tag("figcaption", words))
+
+
+def _film(plan: Plan) -> Markup | None:
+    """The video of plans along the episode, where `trajlm plan` recorded one."""
+    path = next((p for name in FILM_FILES if (p := plan.folder / name).is_file()), None)
+    if path is None:
+        return None
+    words = "Plans along the episode beside what came of them."
+    return film(path, label=words, caption=words)
 
 
 def _read(path: Path) -> bytes | None:
