@@ -107,19 +107,24 @@ def test_a_far_value_drags_no_bin() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 30).flatmap(lambda n: st.tuples(st.just(n), st.integers(n, 40))))
-def test_integers_have_a_bin_each_without_any_data(case) -> None:
+@given(
+    st.integers(2, 30).flatmap(lambda n: st.tuples(st.just(n), st.integers(n, 40))),
+    st.integers(-50, 50),
+)
+def test_integers_have_a_bin_each_without_any_data(case, start: int) -> None:
     count, num_bins = case
     fitted = fit_bins(
         np.zeros((1, 1), np.float32),
         num_bins=num_bins,
         method="quantile",
         integers=np.array([count]),
+        starts=np.array([start]),
     )
-    numbers = np.arange(count, dtype=np.float32)[:, None]
-    np.testing.assert_array_equal(encode_rows(numbers, fitted["edges"])[:, 0], np.arange(count))
-    np.testing.assert_array_equal(fitted["values"][0, :count], np.arange(count))
-    assert (fitted["values"] < count).all()  # no bin stands for a number that does not exist
+    numbers = np.arange(start, start + count, dtype=np.float32)
+    tokens = encode_rows(numbers[:, None], fitted["edges"])[:, 0]
+    np.testing.assert_array_equal(tokens, np.arange(count))
+    np.testing.assert_array_equal(fitted["values"][0, :count], numbers)
+    assert (fitted["values"] < start + count).all()  # no bin stands for a number that does not exist
 
 
 def test_tokens_are_wide_enough_for_the_stop() -> None:

@@ -254,6 +254,9 @@ def test_what_has_no_body_is_planned_without_one(pendulum: Path, tmp_path: Path)
     found = json.loads(stale.with_suffix(".json").read_text())
     assert found["names"][0] == "observation 0"
     assert found["protocol"]["held_out"]
+    (stale.parent / "plan.gif").write_bytes(b"GIF89a")
+    assert main(["report", str(done.folder)]) == 0
+    assert "data:image/gif;base64," in (done.folder / "report.html").read_text()
 
 
 def test_bodies_are_drawn_without_gl(scene: plan.Scene, tmp_path: Path) -> None:

@@ -25,12 +25,17 @@ Method = Literal["quantile", "uniform", "published"]
 
 
 def fit_bins(
-    rows: np.ndarray, *, num_bins: int, method: Method, integers: np.ndarray | None = None
+    rows: np.ndarray,
+    *,
+    num_bins: int,
+    method: Method,
+    integers: np.ndarray | None = None,
+    starts: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """`edges` (D, N+1) and `values` (D, N), float32, of real rows (M, D).
 
-    `integers` (D,): the number of values of a dimension that counts from 0, and 0 where it is
-    real; such a dimension has a bin for each value. Raises `DataError` for no rows, values
+    `integers` (D,): the number of values of a dimension that counts from `starts` (D,; None: 0),
+    and 0 where it is real; such a dimension has a bin for each value. Raises `DataError` for no rows, values
     that are not finite, more integers than bins, and too few rows for published bins.
     """
     if rows.ndim != 2 or len(rows) == 0:
@@ -38,12 +43,13 @@ def fit_bins(
     if not np.isfinite(rows).all():
         raise DataError("bins: a value is not finite; trajlm data check shows where")
     counts = np.zeros(rows.shape[1], int) if integers is None else integers
+    starts = np.zeros_like(counts) if starts is None else starts
     if counts.max(initial=0) > num_bins:
         raise DataError(f"bins: {counts.max()} values of a discrete entry need num_bins as many")
     edges = np.stack(
         [
-            _integer_edges(num_bins, count) if count else _edges(column, num_bins, method)
-            for column, count in zip(rows.T, counts, strict=True)
+            start + _integer_edges(num_bins, count) if count else _edges(column, num_bins, method)
+            for column, count, start in zip(rows.T, counts, starts, strict=True)
         ]
     )
     columns = zip(rows.T, edges, counts, strict=True)
@@ -110,7 +116,7 @@ def _values(column: np.ndarray, edges: np.ndarray, method: Method, *, integer: b
     """What each bin decodes to: the mean of its data, its middle where it has none."""
     middles = (edges[:-1].astype(np.float64) + edges[1:]) / 2
     if integer:
-        return np.asarray(np.rint(np.minimum(np.arange(len(edges) - 1), edges[-1] - 0.5)))
+        return np.asarray(np.rint(np.minimum(edges[:-1] + 0.5, edges[-1] - 0.5)))
     if method == "published":
         return np.asarray(middles)
     places = _places(column, edges)

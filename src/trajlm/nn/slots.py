@@ -26,7 +26,8 @@ class Layout:
     """The slots of a transition. `observation_names`: the leaves' columns, in their order.
 
     `observation_size` entries are modelled; where the data have more, the first ones. `integers`
-    (D,): the number of values of an entry that counts from 0, and 0 where it is real.
+    (D,): the number of values of an entry that counts, and 0 where it is real; `starts` (D,): the
+    first of them.
     """
 
     observation: Space
@@ -34,6 +35,7 @@ class Layout:
     observation_size: int
     action_size: int
     integers: tuple[int, ...]
+    starts: tuple[int, ...]
 
     @classmethod
     def of(cls, observation: Space, action: Space, *, observation_size: int | None) -> Layout:
@@ -54,12 +56,14 @@ class Layout:
                 f"observations: {kept} entries; a transition may have {MOST_SLOTS} tokens, so images "
                 "have no tokens in this version"
             )
+        inside = [n for leaf in leaves(observation, "observations").values() for n in _starts(leaf)]
         return cls(
             observation=observation,
             action=action,
             observation_size=kept,
             action_size=len(outer),
             integers=(*inner[:kept], *outer, 0, 0),
+            starts=(*inside[:kept], *_starts(action), 0, 0),
         )
 
     @property
@@ -92,19 +96,18 @@ class Layout:
     def observation_rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Observation columns by name, (M, ...) each, as (M, entries) float32."""
         names = leaves(self.observation, "observations")
-        rows = [_entries(columns[name], leaf) for name, leaf in names.items()]
+        rows = [_entries(columns[name]) for name in names]
         return np.concatenate(rows, axis=1)[:, : self.observation_size]
 
     def action_rows(self, actions: np.ndarray) -> np.ndarray:
         """(M, ...) as (M, entries) float32."""
-        assert isinstance(self.action, Box | Discrete | MultiDiscrete)
-        return _entries(actions, self.action)
+        return _entries(actions)
 
     def actions_of(self, rows: np.ndarray) -> np.ndarray:
         """(M, entries) back to actions (M, ...) in the environment's dtype and bounds."""
         space = self.action
         if isinstance(space, Discrete):
-            return np.asarray(np.rint(rows[:, 0]) + space.start, space.dtype)
+            return np.asarray(np.rint(rows[:, 0]), space.dtype)
         if isinstance(space, MultiDiscrete):
             return np.asarray(np.rint(rows), space.dtype)
         assert isinstance(space, Box)
@@ -122,9 +125,13 @@ def _counts(leaf: Box | Discrete | MultiDiscrete) -> list[int]:
     return list(leaf.nvec) if isinstance(leaf, MultiDiscrete) else [0] * leaf.size
 
 
-def _entries(column: np.ndarray, leaf: Box | Discrete | MultiDiscrete) -> np.ndarray:
-    rows = np.asarray(column).reshape(len(column), -1).astype(np.float32)
-    return rows - leaf.start if isinstance(leaf, Discrete) else rows
+def _starts(leaf: Box | Discrete | MultiDiscrete) -> list[int]:
+    """For each entry the number it counts from."""
+    return [leaf.start] if isinstance(leaf, Discrete) else [0] * len(_counts(leaf))
+
+
+def _entries(column: np.ndarray) -> np.ndarray:
+    return np.asarray(column).reshape(len(column), -1).astype(np.float32)
 
 
 def columns_of(observation: Observation) -> dict[str, np.ndarray]:

@@ -101,6 +101,7 @@ class Model(Algorithm):
             num_bins=config.num_bins,
             method=config.bins,
             integers=np.array(layout.integers),
+            starts=np.array(layout.starts),
         )
         fitted = {f"bins/{name}": array for name, array in bins.items()}
         return Prepared(store=_tokenised(config, layout, store, rows, fitted), fitted=fitted)
