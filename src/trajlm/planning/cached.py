@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from trajlm.planning.tokens import SlotNetwork
-from trajlm.planning.tree import KeyValue, LayerWeights, run_tree, tree_of
+from trajlm.planning.tree import KeyValue, run_tree, tree_of
+from trajlm.planning.weights import LayerWeights
 from trajlm.planning.window import Window
 
 
