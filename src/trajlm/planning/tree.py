@@ -226,7 +226,7 @@ def _paths(
             into = (new[0].new_empty(shape), new[0].new_empty(shape))
         for side in (0, 1):
             if before is not None:
-                torch.index_select(before[side], 1, parents, out=into[side][:, :, :length])
+                into[side][:, :, :length] = before[side].index_select(1, parents)
             into[side][:, :, length:] = new[side]
         paths.append(into)
     return paths
