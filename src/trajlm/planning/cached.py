@@ -1,10 +1,10 @@
 """The cached token model: every token of every distinct history runs through the network once.
 
 Keys and values lie in three places, so that what rows share is stored and multiplied once:
-- the trunk (N, H, Tt, E): what all rows of an environment share, the context; scores against it are
+- the trunk (H, N, Tt, E): what all rows of an environment share, the context; scores against it are
   dense products;
-- the beams (G, H, Tb, E): what is each beam's own since then;
-- the samples (R, H, To, E): the tokens that copies of one beam have drawn, until some are kept.
+- the beams (H, G, Tb, E): what is each beam's own since then;
+- the samples (H, R, To, E): the tokens that copies of one beam have drawn, until some are kept.
 
 Value tokens are hidden from every position, so their keys and values are never stored, and inside
 a window they are not even run. When the window slides, positions start anew and everything in
@@ -20,41 +20,43 @@ import torch
 from torch import Tensor
 
 from trajlm.planning.tokens import SlotNetwork
-from trajlm.planning.tree import KeyValue, LayerWeights, run_tree, tree_of
+from trajlm.planning.tree import KeyValue, run_tree, tree_of
+from trajlm.planning.weights import LayerWeights
 from trajlm.planning.window import Window
 
 
 class Store:
-    """Keys and values of all layers side by side, (layers, rows, H, 2, T, E), with room for more."""
+    """Keys and values of all layers side by side, (layers, H, rows, 2, T, E), with room for more."""
 
     def __init__(self) -> None:
         self.buffer = torch.empty(0, 0, 0, 0, 0, 0)
 
     def reserve(self, rows: int, tokens: int, *, like: Tensor, layers: int, keep: int = 0) -> None:
         """Room for `tokens` of `rows`; of what was there the first `keep` tokens stay.
-        `like` (?, H, ..., E)."""
+        `like` (H, ..., E)."""
         old = self.buffer
-        fits = old.shape[1] >= rows and old.shape[4] >= tokens
+        fits = old.shape[2] == rows and old.shape[4] >= tokens
         if fits and old.dtype == like.dtype and old.device == like.device:
             return
         room = 2 * tokens if keep else tokens
-        self.buffer = like.new_empty(layers, rows, like.shape[1], 2, room, like.shape[-1])
+        self.buffer = like.new_empty(layers, like.shape[0], rows, 2, room, like.shape[-1])
         if keep:
-            self.buffer[..., :keep, :] = old[:, :rows, ..., :keep, :]
+            self.buffer[..., :keep, :] = old[:, :, :rows, :, :keep]
 
     def places(self, rows: int, place: int) -> tuple[Tensor, ...]:
-        """For each layer where the keys and values of one token of `rows` go, (rows, H, 2, E)."""
-        return self.buffer[:, :rows, :, :, place].unbind(0)
+        """For each layer where the keys and values of one token of `rows` go, (H, rows, 2, E)."""
+        return self.buffer[:, :, :rows, :, place].unbind(0)
 
     def views(self, rows: int, tokens: int) -> list[KeyValue]:
-        """For each layer keys (rows x H, E, tokens) and values (rows x H, tokens, E)."""
-        used = self.buffer[:, :rows, :, :, :tokens].flatten(1, 2)
+        """For each layer keys (H x rows, E, tokens) and values (H x rows, tokens, E)."""
+        used = self.buffer[:, :, :rows, :, :tokens]
+        used = used.flatten(1, 2)
         keys = used[:, :, 0].transpose(2, 3).unbind(0)
         return list(zip(keys, used[:, :, 1].unbind(0), strict=True))
 
 
 class Samples:
-    """Keys and values that copies have drawn, (T, layers, rows, H, 2, E).
+    """Keys and values that copies have drawn, (T, layers, H, rows, 2, E).
 
     There are few tokens, so sums over them are faster than products of tiny matrices.
     """
@@ -63,15 +65,15 @@ class Samples:
         self.buffer = torch.empty(0, 0, 0, 0, 0, 0)
 
     def reserve(self, rows: int, tokens: int, *, like: Tensor, layers: int) -> None:
-        """Room for `tokens` of `rows`; what was there is gone. `like` (?, H, E)."""
-        shape = (tokens, layers, rows, like.shape[1], 2, like.shape[2])
+        """Room for `tokens` of `rows`; what was there is gone. `like` (H, ?, E)."""
+        shape = (tokens, layers, like.shape[0], rows, 2, like.shape[2])
         there = self.buffer
         same = there.dtype == like.dtype and there.device == like.device
-        if there.shape[2] != rows or len(there) < tokens or not same:
+        if there.shape[3] != rows or len(there) < tokens or not same:
             self.buffer = like.new_empty(shape)
 
     def views(self, tokens: int) -> list[KeyValue]:
-        """For each layer keys and values (rows, H, tokens, E)."""
+        """For each layer keys and values (H, rows, tokens, E)."""
         used = self.buffer[:tokens].permute(1, 4, 2, 3, 0, 5)
         return [(part[0], part[1]) for part in used]
 
@@ -155,9 +157,9 @@ class CachedModel:
         self.own = sum(len(chunk.places) for chunk in chunks[1:])
         own: list[KeyValue | None] = [None] * len(self.layers)
         if self.own:
-            like = states[-1][:1, 0].view(1, self.layers[0].heads, -1)
+            like = states[-1][0, 0].view(self.layers[0].heads, -1)
             self.beams.reserve(len(rows), self._room(self.own), like=like, layers=len(self.layers))
-            used = self.beams.buffer[:, : len(rows), ..., : self.own, :]
+            used = self.beams.buffer[..., : self.own, :]
             own = [(part[:, :, 0], part[:, :, 1]) for part in used]
         run = run_tree(self.layers, chunks, states, rows, last=last, own=own)
         self.trunk = [
@@ -174,7 +176,7 @@ class CachedModel:
         stored = slot != self.network.layout.value
         x = self.network.embed_slot(tokens, slot, place)
         if stored:
-            free = self._places(rows, like=x.view(rows, self.layers[0].heads, -1))
+            free = self._places(rows, like=x.view(self.layers[0].heads, rows, -1))
         own = self.beams.views(rows // self.copies, self.own) if self.own else []
         drawn = self.samples.views(self.drawn) if sampling and self.drawn else []
         for layer, weights in enumerate(self.layers):
@@ -191,7 +193,7 @@ class CachedModel:
         return x
 
     def _places(self, rows: int, *, like: Tensor) -> tuple[Tensor, ...]:
-        """For each layer where a new token's keys and values go, (R, H, 2, E); it is counted."""
+        """For each layer where a new token's keys and values go, (H, R, 2, E); it is counted."""
         layers = len(self.layers)
         if self.copies > 1:
             if self.drawn == 0:
@@ -206,60 +208,32 @@ class CachedModel:
     def _attend(
         self, mixed: Tensor, trunk: KeyValue, own: KeyValue | None, drawn: KeyValue | None
     ) -> Tensor:
-        """Queries in (R, H, 3, E) over trunk, beams and samples -> (R, W).
-
-        Products are of flat batches and strided views: small ones cost what is done around them.
-        """
-        rows, heads, _, depth = mixed.shape
-        copies = self.copies
-        shape = (rows // copies, copies, heads)
-        single = mixed.view(rows * heads, 3, depth)[:, :1]  # (R x H, 1, E)
+        """Queries in (H, R, 3, E) over trunk, beams and samples -> (H, R, E)."""
+        heads, rows, _, depth = mixed.shape
+        query = mixed[:, :, 0]
+        by_env = (heads * self.environments, rows // self.environments, -1)
+        by_beam = (heads * rows // self.copies, self.copies, -1)
         shared = trunk[1].shape[1]
         scores = []
         if shared:
-            by_env = self._by_environment(mixed[:, :, 0])
-            scores.append(self._by_row(torch.bmm(by_env, trunk[0]), shape))
+            scores.append(torch.bmm(query.view(by_env), trunk[0]).view(heads, rows, -1))
         if own is not None:
-            by_beam = single if copies == 1 else _by_beam(mixed[:, :, 0], copies)
-            scores.append(_of_beams(torch.bmm(by_beam, own[0]), shape))
+            scores.append(torch.bmm(query.view(by_beam), own[0]).view(heads, rows, -1))
         if drawn is not None:
-            found = (mixed[:, :, 0, None] * drawn[0]).sum(-1)
-            scores.append(found.view(*shape, -1))
+            scores.append((query[:, :, None] * drawn[0]).sum(-1))
         weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
-        flat = weights.view(rows * heads, 1, -1)
         first = shared + (0 if own is None else own[1].shape[1])
-        total = None
-        if drawn is not None:
-            part = flat[..., first:].view(rows, heads, -1, 1)
-            total = (part * drawn[1]).sum(2).view(*shape, depth)
+        parts = []
         if own is not None:
-            part = flat[..., shared:first]
-            if copies > 1:
-                part = _by_beam(weights.view(rows, heads, -1)[..., shared:first], copies)
-            out = _of_beams(torch.bmm(part, own[1]), shape)
-            total = out if total is None else total + out
+            parts.append(torch.bmm(weights[:, :, shared:first].view(by_beam), own[1]))
         if shared:
-            part = weights.view(rows, heads, -1)[..., :shared]
-            out = self._by_row(torch.bmm(self._by_environment(part), trunk[1]), shape)
-            total = out if total is None else total + out
-        assert total is not None
-        return total.reshape(rows, heads * depth)
-
-    def _by_environment(self, x: Tensor) -> Tensor:
-        """(R, H, A) -> (N x H, R / N, A)."""
-        count = self.environments
-        if count == 1:
-            return x.transpose(0, 1)
-        return (
-            x.view(count, -1, *x.shape[1:]).transpose(1, 2).reshape(-1, len(x) // count, x.shape[2])
-        )
-
-    def _by_row(self, x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        """(N x H, R / N, A) -> (G, C, H, A)."""
-        if self.environments == 1:
-            return x.transpose(0, 1).view(*shape, x.shape[2])
-        by_env = x.view(self.environments, -1, *x.shape[1:]).transpose(1, 2)
-        return by_env.reshape(*shape, x.shape[2])
+            parts.append(torch.bmm(weights[:, :, :shared].view(by_env), trunk[1]))
+        if drawn is not None:
+            parts.append((weights[:, :, first:, None] * drawn[1]).sum(2))
+        total = parts[0].view(heads, rows, depth)
+        for part in parts[1:]:
+            total.add_(part.view(heads, rows, depth))
+        return total
 
     def _settle(self) -> None:
         """Make each kept row a beam: its beam's keys and values with those of its own samples."""
@@ -275,11 +249,11 @@ class CachedModel:
             old, samples, new = self.beams.buffer, self.samples.buffer, self.spare
             like = samples[0, 0, :, :, 0] if drawn else old[0, :, :, 0, 0]
             new.reserve(len(kept), self._room(total), like=like, layers=len(self.layers))
-            fresh = new.buffer[:, : len(kept)]
+            fresh = new.buffer
             if self.own:
-                fresh[..., : self.own, :] = old[..., : self.own, :].index_select(1, groups)
+                fresh[..., : self.own, :] = old[..., : self.own, :].index_select(2, groups)
             if drawn:
-                own = samples[:drawn].index_select(2, kept).permute(1, 2, 3, 4, 0, 5)
+                own = samples[:drawn].index_select(3, kept).permute(1, 2, 3, 4, 0, 5)
                 fresh[..., self.own : total, :] = own
             self.beams, self.spare = self.spare, self.beams
         self.own, self.drawn, self.copies, self.kept = total, 0, 1, None
@@ -288,14 +262,3 @@ class CachedModel:
         """For how many tokens a store with `tokens` is made: those of two transitions more, rounded
         up so that stores are made anew seldom."""
         return self.slots * (tokens // self.slots + 2)
-
-
-def _by_beam(x: Tensor, copies: int) -> Tensor:
-    """(R, H, A) -> (G x H, C, A)."""
-    return x.view(-1, copies, *x.shape[1:]).transpose(1, 2).reshape(-1, copies, x.shape[2])
-
-
-def _of_beams(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """(G x H, C, A) -> (G, C, H, A)."""
-    groups, copies, heads = shape
-    return x.view(groups, heads, copies, x.shape[2]).transpose(1, 2)

@@ -13,77 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trajlm.nn.transformer import Block
+from trajlm.planning.weights import LayerWeights
 
 KeyValue = tuple[Tensor, Tensor]
-"""Keys and values, (n, H, T, E) each."""
-
-
-@dataclass(frozen=True)
-class LayerWeights:
-    """A block's weights as a planner multiplies by them.
-
-    Transposed and contiguous, which halves a product of few rows; the query's hold the scale of
-    attention; queries, keys and values of a head lie side by side, so that (R x H, 1, E) of each is
-    a view.
-    """
-
-    block: Block
-    heads: int
-    mixed: tuple[Tensor, Tensor]
-    keys: tuple[Tensor, Tensor]
-    output: tuple[Tensor, Tensor]
-    mlp_input: tuple[Tensor, Tensor]
-    mlp_output: tuple[Tensor, Tensor]
-
-    @classmethod
-    def of(cls, block: Block) -> LayerWeights:
-        heads = block.attention.num_heads
-        linear = block.attention.input
-        width = linear.in_features
-        scale = torch.ones_like(linear.bias)
-        scale[:width] = (width // heads) ** -0.5
-
-        def by_head(x: Tensor, first: int) -> Tensor:
-            """(3 x W, ...) with the parts `first`.. of a head side by side."""
-            parts = x.view(3, heads, width // heads, *x.shape[1:])[first:]
-            return parts.transpose(0, 1).flatten(0, 2).t().contiguous()
-
-        weight, bias = linear.weight * scale[:, None], linear.bias * scale
-        return cls(
-            block=block,
-            heads=heads,
-            mixed=(by_head(weight, 0), by_head(bias, 0)),
-            keys=(by_head(weight, 1), by_head(bias, 1)),
-            output=_transposed(block.attention.output),
-            mlp_input=_transposed(block.mlp_input),
-            mlp_output=_transposed(block.mlp_output),
-        )
-
-    def project(self, x: Tensor) -> Tensor:
-        """(M, W) -> scaled queries, keys and values side by side, (M, H, 3, E)."""
-        weight, bias = self.mixed
-        mixed = torch.addmm(bias, self.block.norm_attention(x), weight)
-        return mixed.view(len(x), self.heads, 3, -1)
-
-    def project_keys(self, x: Tensor) -> Tensor:
-        """Keys and values alone, (M, H, 2, E)."""
-        weight, bias = self.keys
-        mixed = torch.addmm(bias, self.block.norm_attention(x), weight)
-        return mixed.view(len(x), self.heads, 2, -1)
-
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Both residual branches, from what attention mixed: (M, W) -> (M, W)."""
-        x = torch.addmm(self.output[1], mixed, self.output[0]).add_(x)
-        weight, bias = self.mlp_input
-        hidden = self.block.activation(torch.addmm(bias, self.block.norm_mlp(x), weight))
-        return torch.addmm(self.mlp_output[1], hidden, self.mlp_output[0]).add_(x)
-
-
-def _transposed(linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    return linear.weight.T.contiguous(), linear.bias
+"""Keys and values, (H, n, T, E) each."""
 
 
 @dataclass(frozen=True)
@@ -148,41 +83,46 @@ def distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nodes.reshape(-1), first
 
 
-def attend(query: Tensor, spans: Sequence[slice], trunk: KeyValue, path: KeyValue | None) -> Tensor:
-    """Queries (n, s, H, E) over the trunk of their environment (N, H, Tt, E) and a path of their own
-    (n, H, T, E), whose last s tokens are the queries' own: (n x s, H x E).
+def attend(
+    query: Tensor,
+    spans: Sequence[slice],
+    trunk: KeyValue,
+    path: KeyValue | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """Queries (H, n, s, E) over the trunk of their environment (H, N, Tt, E) and a path of their own
+    (H, n, T, E), whose last s tokens are the queries' own: (H, n x s, E).
 
-    `spans`: the queries (of n x s) of each environment. A single query sees all of its path.
+    `spans`: the queries (of n x s) of each environment. `bias` (s, s) is added to the scores of the
+    last s tokens; None where a single query sees all of its path.
     """
-    nodes, size, heads, depth = query.shape
+    heads, nodes, size, depth = query.shape
     shared = trunk[0].shape[2]
+    flat = query.flatten(1, 2)
     scores = []
     if shared:
-        flat = query.flatten(0, 1).transpose(0, 1)  # (H, n x s, E)
         parts = [
-            torch.bmm(flat[:, span], trunk[0][number].transpose(1, 2))
+            torch.bmm(flat[:, span], trunk[0][:, number].transpose(1, 2))
             for number, span in enumerate(spans)
         ]
-        scores.append(_joined(parts).view(heads, nodes, size, shared).transpose(0, 1))
+        scores.append(_joined(parts))
     if path is not None:
-        by_node = query.transpose(1, 2).reshape(nodes * heads, size, depth)
-        own = torch.bmm(by_node, path[0].flatten(0, 1).transpose(1, 2))
-        if size > 1:
-            own[..., own.shape[2] - size :] += causal_bias(size, like=own)
-        scores.append(own.view(nodes, heads, size, -1))
+        own = torch.bmm(query.flatten(0, 1), path[0].flatten(0, 1).transpose(1, 2))
+        if bias is not None:
+            own[..., own.shape[2] - size :] += bias
+        scores.append(own.view(heads, nodes * size, -1))
     weights = torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, -1), dim=-1)
     mixed = None
     if path is not None:
-        part = weights.reshape(nodes * heads, size, -1)[..., shared:]
-        own = torch.bmm(part, path[1].flatten(0, 1))
-        mixed = own.view(nodes, heads, size, depth).transpose(1, 2)
+        part = weights[..., shared:].view(heads * nodes, size, -1)
+        mixed = torch.bmm(part, path[1].flatten(0, 1)).view(heads, nodes * size, depth)
     if shared:
-        part = weights[..., :shared].transpose(0, 1).reshape(heads, nodes * size, shared)
-        parts = [torch.bmm(part[:, span], trunk[1][number]) for number, span in enumerate(spans)]
-        out = _joined(parts).transpose(0, 1).view(nodes, size, heads, depth)
-        mixed = out if mixed is None else mixed + out
+        part = weights[..., :shared]
+        parts = [torch.bmm(part[:, span], trunk[1][:, number]) for number, span in enumerate(spans)]
+        out = _joined(parts)
+        mixed = out if mixed is None else out.add_(mixed)
     assert mixed is not None
-    return mixed.reshape(nodes * size, heads * depth)
+    return mixed
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -202,7 +142,7 @@ def causal_bias(size: int, *, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeRun:
-    """Of each layer the trunk (N, H, Tt, E); `hidden` (R, W) of each row's last token, before the
+    """Of each layer the trunk (H, N, Tt, E); `hidden` (R, W) of each row's last token, before the
     last norm."""
 
     trunk: list[KeyValue]
@@ -222,7 +162,7 @@ def run_tree(
 
     `rows` (R,): each row's node in the last chunk. `last` (R, W): an embedded token after them that
     nothing sees, whose hidden state is wanted; None where that of the only chunk's last token is.
-    `own`: for each layer where the rows' keys and values after the trunk go, (R, H, Tb, E) each; None
+    `own`: for each layer where the rows' keys and values after the trunk go, (H, R, Tb, E) each; None
     where there are none.
     """
     environments = len(chunks[0].counts)
@@ -232,36 +172,38 @@ def run_tree(
     in_order = len(chunks[-1].parents) == len(rows)
     x = torch.cat([state.flatten(0, 1) for state in states])
     trunks: list[KeyValue] = []
+    biases: list[Tensor | None] = []
     for number, weights in enumerate(layers):
         only_keys = number == len(layers) - 1 and last is not None
         mixed = weights.project_keys(x) if only_keys else weights.project(x)
-        # (n, s, H, E) of queries (where they are wanted), keys and values.
+        # (H, n, s, E) of queries (where they are wanted), keys and values.
         laid = [
-            part.view(n, s, *part.shape[1:]).unbind(3)
-            for part, (n, s) in zip(mixed.split([n * s for n, s in shapes]), shapes, strict=True)
+            part.unflatten(1, shape).unbind(3)
+            for part, shape in zip(mixed.split([n * s for n, s in shapes], 1), shapes, strict=True)
         ]
-        trunk = (laid[0][-2].transpose(1, 2), laid[0][-1].transpose(1, 2))
+        trunk = laid[0][-2:]
         place = own[number]
         paths = _paths(chunks, laid, place if in_order else None)
         if place is not None and not in_order:
             path = paths[-1]
             assert path is not None
             for there, part in zip(place, path, strict=True):
-                there.copy_(part.index_select(0, rows))
+                there.copy_(part.index_select(1, rows))
         trunks.append(trunk)
         if not only_keys:
+            biases = biases or [causal_bias(s, like=mixed) if s > 1 else None for _, s in shapes]
             outs = []
             for index, (part, path) in enumerate(zip(laid, paths, strict=True)):
-                if not part[0].shape[1]:
+                if not part[0].shape[2]:
                     continue
                 if path is None:  # the trunk sees itself alone
-                    outs.append(attend(part[0], [], _nothing(trunk), trunk))
+                    outs.append(attend(part[0], [], _nothing(trunk), trunk, biases[index]))
                 else:
-                    outs.append(attend(part[0], spans[index], trunk, path))
-            x = weights.finish(x, torch.cat(outs))
+                    outs.append(attend(part[0], spans[index], trunk, path, biases[index]))
+            x = weights.finish(x, _joined(outs))
         if last is not None:
-            asked = weights.project(last)[:, None, :, 0]
-            last = weights.finish(last, attend(asked, row_spans, trunk, place))
+            asked = weights.project(last)[:, :, :1]
+            last = weights.finish(last, attend(asked, row_spans, trunk, place, None))
     if last is None:
         last = x.view(*shapes[0], -1)[:, -1]
     return TreeRun(trunks, last)
@@ -270,21 +212,21 @@ def run_tree(
 def _paths(
     chunks: Sequence[Chunk], laid: Sequence[Sequence[Tensor]], final: KeyValue | None
 ) -> list[KeyValue | None]:
-    """For each chunk keys and values (n, H, T, E) from the first branch to its own last token; those
+    """For each chunk keys and values (H, n, T, E) from the first branch to its own last token; those
     of the last chunk are written into `final`, where given."""
     paths: list[KeyValue | None] = [None]
     for number in range(1, len(chunks)):
         before, parents = paths[-1], chunks[number].parents
-        new = [part.transpose(1, 2) for part in laid[number][-2:]]
-        nodes, heads, size, depth = new[0].shape
+        new = laid[number][-2:]
+        heads, nodes, size, depth = new[0].shape
         length = 0 if before is None else before[0].shape[2]
         into = final if number == len(chunks) - 1 else None
         if into is None:
-            shape = (nodes, heads, length + size, depth)
+            shape = (heads, nodes, length + size, depth)
             into = (new[0].new_empty(shape), new[0].new_empty(shape))
         for side in (0, 1):
             if before is not None:
-                into[side][:, :, :length] = before[side].index_select(0, parents)
+                into[side][:, :, :length] = before[side].index_select(1, parents)
             into[side][:, :, length:] = new[side]
         paths.append(into)
     return paths
