@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def run(context: Context) -> Findings:
     rows = []
     for (name, case), each in cells.items():
         found = [scores[cell.command] for cell in each]
-        row = {"dataset": name, "table": case.table, "condition": case.condition}
+        row: dict[str, Any] = {"dataset": name, "table": case.table, "condition": case.condition}
         row |= {"recipe": case.recipe, "seeds": found, "mean": float(np.mean(found))}
         rows.append({**row, "interval": bootstrap_interval(found)})
     return findings(context, rows)
@@ -89,13 +90,13 @@ def cases_of(context: Context, body: str, tier: str, steps: int) -> Iterator[Cas
     for recipe in context.algorithms:
         yield Case(table="imitation", condition="as it is", recipe=recipe, data=data)
     for recipe in taking_part.first_of_each(context.algorithms):
-        kept = {"recipe": recipe, "data": data}
+        plain = partial(Case, recipe=recipe, data=data)
         if taking_part.has_setting(recipe, "model.context_length"):
             for length in map(str, settings["contexts"]):
                 flags = ("--model.context-length", length)
-                yield Case(table="context", condition=length, extra=flags, **kept)
+                yield plain(table="context", condition=length, extra=flags)
         flags = ("--data.reward", "delayed")
-        yield Case(table="reward", condition="delayed", extra=flags, **kept)
+        yield plain(table="reward", condition="delayed", extra=flags)
         for share in settings["shares"]:
             less = context.shipped(body, tier, steps=steps // share, part=f"share-{share}")
             yield Case(table="data", condition=f"1/{share}", recipe=recipe, data=less)
