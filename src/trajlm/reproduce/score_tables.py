@@ -56,10 +56,11 @@ def draw_panels(
         for axes, table in zip(panels, drawn, strict=True):
             inside = [r for r in rows if r["dataset"] == name and r["table"] == table]
             conditions = ordered(_distinct(inside, "condition"))
+            here = _distinct(inside, "recipe")
             for row in inside:
-                series = recipes.index(row["recipe"])
-                at = conditions.index(row["condition"]) + 0.1 * (series - (len(recipes) - 1) / 2)
-                picture.draw_score(axes, row, at=at, series=series)
+                aside = 0.1 * (here.index(row["recipe"]) - (len(here) - 1) / 2)
+                at = conditions.index(row["condition"]) + aside
+                picture.draw_score(axes, row, at=at, series=recipes.index(row["recipe"]))
             shown = [""] if conditions == list(UNCHANGED[:1]) else conditions
             axes.set_xticks(range(len(conditions)), shown)
             axes.set_xlim(-0.6, len(conditions) - 0.4)
