@@ -204,7 +204,7 @@ EXPERIMENT = Experiment(
             settings={"bodies": BODIES, "updates": 2000, "episodes": 3},
         ),
         "paper": Scale(
-            minutes=60 * 60,
+            minutes=24 * 60,
             size="the same with 100,000 updates, a million steps of data, 10 episodes",
             settings={
                 "bodies": dict.fromkeys(BODIES, 1_000_000),
