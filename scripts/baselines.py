@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from cells import Cell, run_cells
 from trajlm.collect.collector import dataset_id
 from trajlm.data.sources.minari_form import folder_of
 from trajlm.evaluation import scores
 from trajlm.evaluation.protocol import TRAINED, refuse_mixed
+from trajlm.runs.cells import Cell, run_cells, told
 
 BODIES = {"halfcheetah": 200_000, "hopper": 50_000, "walker2d": 50_000}
 TIERS = ("medium", "replay", "medium-expert")
@@ -57,7 +57,10 @@ def main() -> None:
         for tier in TIERS
         for method in METHODS
     ]
-    rows = run_cells(cells, folder=asked.folder, runs=asked.runs, workers=asked.workers)
+    rows, failures = run_cells(
+        cells, folder=asked.folder, runs=asked.runs, workers=asked.workers, kept=told(print)
+    )
+    print(*failures, sep="\n")
     (asked.folder / "table.md").write_text(table(rows))
 
 

@@ -24,8 +24,9 @@ import matplotlib
 import numpy as np
 
 from baselines import BODIES, TIERS
-from cells import KEPT, Cell, read_rows
 from trajlm.evaluation.protocol import TRAINED, refuse_mixed
+from trajlm.evaluation.scores import rank_correlation
+from trajlm.runs.cells import KEPT, Cell, read_rows
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -153,12 +154,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         first = rows[0]["protocol"]
         lines += ["", NOTE.format(updates=first["updates"], episodes=first["episodes"])]
     return "\n".join(lines) + "\n"
-
-
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's, of values without ties."""
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def draw(rows: Sequence[dict[str, Any]], folder: Path) -> None:

@@ -21,12 +21,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from cells import Cell, run_cells
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.sources.minari_form import folder_of
 from trajlm.data.sources.minari_writer import write
 from trajlm.envs.make import make_environment
 from trajlm.envs.spaces import from_gymnasium
+from trajlm.runs.cells import Cell, run_cells, told
 
 Behaviour = Callable[[gymnasium.Env[Any, Any], Any], int]
 """(environment, observation) -> action. A scripted one may look into the environment."""
@@ -241,7 +241,10 @@ def main() -> None:
         for seed in range(asked.seeds)
         for method in METHODS
     ]
-    rows = run_cells(cells, folder=asked.folder, runs=asked.runs, workers=asked.workers)
+    rows, failures = run_cells(
+        cells, folder=asked.folder, runs=asked.runs, workers=asked.workers, kept=told(print)
+    )
+    print(*failures, sep="\n")
     (asked.folder / "table.md").write_text(table(rows))
 
 

@@ -40,7 +40,9 @@ FLOORS: dict[str, set[str]] = {
 }
 FLOORS["convert"] = {"core", "data", "training", "algorithms.base"}
 FLOORS["runs"] = set(FLOORS) - {"report", "convert"}
-FLOORS["bench"] = set(FLOORS) - {"report", "convert"}
+BELOW = set(FLOORS)
+FLOORS["bench"] = BELOW - {"report", "convert"}
+FLOORS["reproduce"] = BELOW - {"convert"}
 FLOORS["cli"] = {*FLOORS, "cli"}
 
 # Third-party packages by the modules (files or folders under src/trajlm) that may import them.
@@ -57,6 +59,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         "convert",
         "runs",
         "bench",
+        "reproduce",
         "cli",
     },
     "safetensors": {"training", "collect", "convert", "data"},
@@ -68,13 +71,13 @@ THIRD_PARTY: dict[str, set[str]] = {
     "PIL": {"evaluation"},
     "imageio": {"evaluation/video.py"},
     "imageio_ffmpeg": {"evaluation/video.py"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "reproduce"},
     "tyro": {"cli"},
     "rich": {"cli", "training/metrics.py"},
     "tensorboard": {"training/metrics.py"},
     "transformers": {"bench"},
 }
-TORCH_FREE_AT_TOP = ("core", "data", "envs", "collect", "report", "cli")
+TORCH_FREE_AT_TOP = ("core", "data", "envs", "collect", "report", "reproduce", "cli")
 
 
 @dataclass(frozen=True, kw_only=True)

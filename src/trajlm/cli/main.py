@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("trajlm.cli.report", "one HTML page of one or more runs"),
     "convert": ("trajlm.cli.convert", "models to and from Hugging Face's form"),
     "demo": ("trajlm.cli.demo", "data, training, scores, plans, video and report in one command"),
+    "reproduce": ("trajlm.cli.reproduce", "published experiments, each with its picture"),
     "bench": ("trajlm.cli.bench", "measure speed against the published implementations"),
     "doctor": ("trajlm.cli.doctor", "what this machine has and what is missing"),
 }

@@ -3,3 +3,4 @@
 RESULTS_FORMAT = "trajlm.results/1"
 GROUP_FORMAT = "trajlm.group/1"
 PLAN_FORMAT = "trajlm.plan/1"
+REPRODUCTION_FORMAT = "trajlm.reproduction/1"

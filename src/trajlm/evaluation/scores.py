@@ -136,6 +136,18 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's, with mean ranks for ties; 0 where one side says nothing."""
+    ranks = []
+    for values in (first, second):
+        sample = np.asarray(values, np.float64)
+        above = sample[:, None] - sample
+        ranks.append(((above > 0) + 0.5 * (above == 0)).sum(axis=1))
+    if min(len(each) for each in ranks) < 2 or any(np.ptp(each) == 0 for each in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def _matrix(scores: np.ndarray) -> np.ndarray:
     matrix = np.asarray(scores, np.float64)
     if matrix.ndim != 2 or matrix.size == 0:

@@ -7,19 +7,13 @@ interrupted is continued by running it again with `resuming`.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trajlm.core.errors import CheckpointError, Interrupted, TrajlmError
+from trajlm.core.errors import CheckpointError
 from trajlm.core.formats import GROUP_FORMAT
 from trajlm.evaluation.group import write_group
 from trajlm.runs.config import RunConfig
@@ -34,31 +28,12 @@ from trajlm.runs.folder import (
     write_json,
 )
 from trajlm.runs.offline import examine, load_store
+from trajlm.runs.processes import CommandFailed, Job, last_step, run_side_by_side
 from trajlm.runs.scoring import Progress, evaluate_run, evaluation_folder
-from trajlm.training.signals import StopSignals
 
 GROUP_FILE = "group.json"
-POLL_SECONDS = 0.3
-GRACE_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
-
-
-class SeedFailed(TrajlmError):
-    """A seed's process ended with an error, whose exit code this has."""
-
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-@dataclass
-class Worker:
-    """A seed's process and where it writes."""
-
-    seed: int
-    folder: Path
-    process: subprocess.Popen[bytes] = field(repr=False)
 
 
 def is_group(folder: Path) -> bool:
@@ -76,7 +51,7 @@ def train_group(
 ) -> Mapping[str, Any] | None:
     """Train and evaluate `config` with each seed; the group's results.json, None without scores.
 
-    Raises `SeedFailed` with a failed seed's exit code after the others have ended, and
+    Raises `CommandFailed` with a failed seed's exit code after the others have ended, and
     `Interrupted` after a signal was passed on and every seed has saved.
     """
     if resuming:
@@ -158,110 +133,46 @@ def _train_all(
     threads: int,
     progress: Progress | None,
 ) -> None:
-    waiting = list(seeds)
-    failures: list[Worker] = []
-    with StopSignals() as stop, _workers() as running:
-        while waiting or running:
-            while waiting and len(running) < at_once and not failures and not stop.received:
-                seed = waiting.pop(0)
-                running.append(_start(folder, seed, threads=threads, first=seed == seeds[0]))
-            if stop.received:
-                _pass_on(running, stop.received)
-                raise Interrupted(
-                    f"interrupted; continue with trajlm train --resume {folder}",
-                    signal_number=stop.received,
-                )
-            time.sleep(POLL_SECONDS)
-            for worker in [w for w in running if w.process.poll() is not None]:
-                running.remove(worker)
-                if worker.process.returncode:
-                    failures.append(worker)
-            if failures and not running:
-                break
-            if progress is not None:
-                progress(*_progress(config, folder, seeds))
-    if failures:
-        worker = min(failures, key=lambda worker: worker.seed)
-        code = worker.process.returncode
-        last = (_log(folder, worker.seed).read_text(errors="replace").splitlines() or [""])[-1]
-        raise SeedFailed(
-            f"seed {worker.seed} ended with {code}: {last.removeprefix('trajlm: ')}",
-            exit_code=code if code > 0 else 128 - code,
-        )
+    failed: dict[int, CommandFailed] = {}
+
+    def ended(job: Job, status: int) -> bool:
+        if status:
+            failed[jobs.index(job)] = job.failure(status)
+        return not status
+
+    def waiting() -> None:
+        if progress is not None:
+            progress(*_progress(config, folder, seeds))
+
+    jobs = [_job(folder, seed, threads=threads, first=seed == seeds[0]) for seed in seeds]
+    run_side_by_side(
+        jobs,
+        at_once=at_once,
+        threads=threads,
+        ended=ended,
+        waiting=waiting,
+        way_on=f"continue with trajlm train --resume {folder}",
+    )
+    if failed:
+        raise failed[min(failed)]
 
 
-def _start(folder: Path, seed: int, *, threads: int, first: bool) -> Worker:
-    """A process of its own session: a terminal's Ctrl-C reaches the parent, which passes it on."""
+def _job(folder: Path, seed: int, *, threads: int, first: bool) -> Job:
     run = seed_folder(folder, seed)
-    command = [sys.executable, "-m", "trajlm.cli.main", "train"]
+    arguments = ["train"]
     if (run / RUN_FILE).is_file():
-        command += ["--resume", str(run)]
+        arguments += ["--resume", str(run)]
     else:
-        command += [str(folder / RUN_FILE), "--output", str(folder), "--name", run.name]
-        command += ["--seed", str(seed), "--threads", str(threads)]
+        arguments += [str(folder / RUN_FILE), "--output", str(folder), "--name", run.name]
+        arguments += ["--seed", str(seed), "--threads", str(threads)]
         # One video shows what a group does.
-        command += [] if first else ["--evaluation.no-video"]
-    source = Path(__file__).resolve().parents[2]
-    paths = [str(source), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with _log(folder, seed).open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=environment,
-        )
-    return Worker(seed=seed, folder=run, process=process)
-
-
-@contextmanager
-def _workers() -> Iterator[list[Worker]]:
-    """A list of processes, none of which outlives the block."""
-    running: list[Worker] = []
-    try:
-        yield running
-    finally:
-        for worker in running:
-            if worker.process.poll() is None:
-                worker.process.kill()
-                worker.process.wait()
-
-
-def _pass_on(running: Sequence[Worker], signal_number: int) -> None:
-    for worker in running:
-        worker.process.send_signal(signal_number)
-    deadline = time.monotonic() + GRACE_SECONDS
-    for worker in running:
-        try:
-            worker.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            logger.warning("seed %d did not save within %.0f s", worker.seed, GRACE_SECONDS)
+        arguments += [] if first else ["--evaluation.no-video"]
+    log = folder / f"seed-{seed}.log"
+    return Job(name=f"seed {seed}", arguments=tuple(arguments), log=log)
 
 
 def _progress(config: RunConfig, folder: Path, seeds: Sequence[int]) -> tuple[str, float]:
-    steps = [_last_step(seed_folder(folder, seed) / "metrics.jsonl") for seed in seeds]
+    steps = [last_step(seed_folder(folder, seed) / "metrics.jsonl") for seed in seeds]
     each = ", ".join(f"seed {s}: {step:,}" for s, step in zip(seeds, steps, strict=True))
     total = config.training.steps
     return f"{each} of {total:,} updates", sum(steps) / (total * len(seeds))
-
-
-def _last_step(path: Path) -> int:
-    """The step of the last whole line of metrics.jsonl; 0 before there is one."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return 0
-
-
-def _log(folder: Path, seed: int) -> Path:
-    return folder / f"seed-{seed}.log"

@@ -1,0 +1,124 @@
+"""`trajlm reproduce [NAME]`: a published experiment in one command, with its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trajlm.cli import flags, tables
+from trajlm.cli.logs import to_stderr
+from trajlm.cli.progress import reporting
+from trajlm.reproduce import catalogue
+
+LISTED = ("small", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceFlags:
+    """Reproduce."""
+
+    scale: str = "small"
+    """small: minutes on two cores; paper: the published size; debug: seconds, learns nothing."""
+    seeds: int | None = None
+    """How many training seeds; the experiment's own number by default."""
+    algorithms: tuple[str, ...] = ()
+    """Recipes that take part, ALGORITHM/RECIPE, installed ones too; the experiment's by default."""
+    output: str | None = None
+    """The run folder; runs/reproduce/NAME-SCALE by default. One that is there is gone on with."""
+    workers: int = 2
+    """Trainings at a time, each with one thread."""
+    gallery: bool = False
+    """Write docs/gallery.md of the results in results/, in a checkout; run nothing."""
+    json: bool = False
+    """Print JSON."""
+    verbose: bool = False
+    """Show details and tracebacks."""
+
+
+def main(argv: Sequence[str]) -> int:
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    arguments = flags.parse(
+        ReproduceFlags,
+        argv[1:] if name else argv,
+        prog="trajlm reproduce",
+        description=(
+            "trajlm reproduce lists the experiments, trajlm reproduce NAME runs one: it collects, "
+            "trains, evaluates and draws. Stopped at any moment, the same command goes on."
+        ),
+    )
+    to_stderr(verbose=arguments.verbose)
+    if arguments.gallery:
+        from trajlm.reproduce.gallery import write_gallery
+
+        print(write_gallery(Path.cwd()))
+        return 0
+    if name is None:
+        _list(as_json=arguments.json)
+        return 0
+    from trajlm.reproduce.reproduce import reproduce
+
+    with reporting() as progress:
+        results, folder = reproduce(
+            name,
+            scale=arguments.scale,
+            seeds=arguments.seeds,
+            algorithms=arguments.algorithms,
+            output=None if arguments.output is None else Path(arguments.output),
+            workers=arguments.workers,
+            progress=progress,
+        )
+    if arguments.json:
+        tables.print_json({**results, "folder": str(folder)})
+    else:
+        _print(results, folder)
+    return 0
+
+
+def _list(*, as_json: bool) -> None:
+    found = catalogue.experiments()
+    if as_json:
+        tables.print_json(
+            [
+                {
+                    "name": each.name,
+                    "question": each.question,
+                    "claim": each.claim,
+                    "algorithms": list(each.algorithms),
+                    "scales": {
+                        scale: {
+                            "minutes": each.scales[scale].minutes,
+                            "size": each.scales[scale].size,
+                            "seeds": each.scales[scale].seeds,
+                        }
+                        for scale in LISTED
+                    },
+                }
+                for each in found.values()
+            ]
+        )
+        return
+    rows = [
+        [each.name, each.question, *(_scale(each.scales[scale]) for scale in LISTED)]
+        for each in found.values()
+    ]
+    caption = "times on two cores; trajlm reproduce NAME --scale small"
+    tables.print_table("", ["experiment", "question", *LISTED], rows, caption=caption, whole=1)
+
+
+def _scale(scale: Any) -> str:
+    time = f"{scale.minutes:g} min" if scale.minutes < 90 else f"{scale.minutes / 60:.0f} h"
+    return f"{time}: {scale.size}"
+
+
+def _print(results: dict[str, Any], folder: Path) -> None:
+    for table in results["tables"]:
+        tables.print_table(
+            table["title"], table["columns"], table["lines"], align="right", caption=table["note"]
+        )
+    print(f"claim: {results['claim']}")
+    print(f"held: {results['held']}. {results['verdict']}")
+    files = {"picture": folder / "picture.png", "results": folder / "results.json"}
+    tables.print_listing("", [(key, str(path)) for key, path in files.items()])
+    print(f"{results['seconds'] / 60:.1f} minutes")

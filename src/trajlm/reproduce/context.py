@@ -1,0 +1,196 @@
+"""What an experiment's `run` is handed: its scale and seeds, and work that is kept.
+
+    FOLDER/
+      protocol.json   what was asked for; another protocol is refused
+      data/ID/        datasets made for this run, with their hashes in datasets.json
+      runs/NAME/      trainings, each a run folder; rows.jsonl has a line a finished one
+      parts/KEY.json  whatever else was computed
+      results.json, picture.png, picture.svg
+
+All of it is written whole or not at all: whenever a run is stopped, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trajlm.core.errors import DataError, TrajlmError
+from trajlm.core.files import json_bytes, replace_file
+from trajlm.reproduce import taking_part
+from trajlm.reproduce.base import Held, Scale
+from trajlm.runs.cells import Cell, Progress, Row, run_cells
+from trajlm.runs.folder import finite
+
+DATASETS_FILE = "datasets.json"
+CLOCK_FILE = "clock.json"
+
+
+class TrainingsFailed(TrajlmError):
+    """Some trainings ended with an error; the others are kept."""
+
+
+@dataclass(kw_only=True)
+class Context:
+    """One run of an experiment. `algorithms` are recipes, ALGORITHM/RECIPE; `seeds` 0 to N-1."""
+
+    scale_name: str
+    scale: Scale
+    seeds: tuple[int, ...]
+    algorithms: tuple[str, ...]
+    folder: Path
+    workers: int = 2
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        self.commands: dict[str, str] = {}
+        self._started = time.monotonic()
+        self._before = float(self._read(CLOCK_FILE).get("seconds", 0.0))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The scale's settings."""
+        return self.scale.settings
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of this call and of the interrupted ones before it."""
+        return self._before + time.monotonic() - self._started
+
+    def held(self, count: int, *, of: int) -> Held:
+        """Whether a claim held in `count` of `of` cases; `debug` cannot say."""
+        if self.scale_name == "debug":
+            return "untested"
+        return "yes" if count == of else "partly" if count else "no"
+
+    # ---- data -----------------------------------------------------------------------------------
+
+    def dataset(self, dataset_id: str, make: Callable[[Path], object]) -> str:
+        """The path of a dataset, for `--data`; made once.
+
+        `make(root)` writes the Minari dataset ROOT/dataset_id (with `collect(..., root=root)` or
+        `minari_writer.write(..., root=root)`, which write it whole or not at all). Its hash goes into
+        the results. Raises `DataError` where it is no longer what it was when first made.
+        """
+        from trajlm.data.load import load_dataset
+
+        folder = self.folder / "data" / dataset_id
+        if not folder.exists():
+            self._tell(f"making {dataset_id}", 0.0)
+            make(self.folder / "data")
+        found = load_dataset(str(folder)).content_hash
+        known = self.datasets
+        if known.get(dataset_id, found) != found:
+            raise DataError(
+                f"{folder}: no longer the data that this run began with; give it back, or choose "
+                "another --output"
+            )
+        if dataset_id not in known:
+            self._write(DATASETS_FILE, {**known, dataset_id: found})
+        return str(folder)
+
+    def shipped(self, body: str, tier: str, *, steps: int, part: str = "") -> str:
+        """The path of a tier of a body, of `steps` steps, from the shipped behaviours.
+
+        Several sizes of one tier are told apart by `part`, a folder of their own.
+        """
+        from trajlm.collect.collector import collect, dataset_id
+
+        name = dataset_id(body, tier)
+        key = f"{part}/{name}" if part else name
+        self.commands[key] = f"trajlm collect {body}/{tier} --steps {steps}"
+        return self.dataset(key, lambda root: collect(body, tier, steps=steps, root=root / part))
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """The hash of every dataset that was made, by its id."""
+        return {str(key): str(value) for key, value in self._read(DATASETS_FILE).items()}
+
+    # ---- trainings ------------------------------------------------------------------------------
+
+    def cell(
+        self,
+        *keys: str,
+        recipe: str,
+        data: str,
+        seed: int,
+        steps: int | None = None,
+        episodes: int | None = None,
+        targets: Sequence[float | str] = (),
+        extra: Sequence[str] = (),
+    ) -> Cell:
+        """A training with its evaluation, one thread. `keys` tell it from the others; the seed is
+        added to them. `targets` are asked for where the algorithm takes a target; `extra` are
+        further flags of `trajlm train`."""
+        arguments = [recipe, "--data", data, "--seed", str(seed), "--threads", "1"]
+        arguments += ["--evaluation.no-video", "--training.no-tensorboard"]
+        if steps is not None:
+            arguments += ["--steps", str(steps)]
+        if episodes is not None:
+            arguments += ["--episodes", str(episodes)]
+        if targets and taking_part.takes_target(recipe):
+            arguments += ["--policy.target-return", *map(str, targets)]
+        return Cell(keys=(*keys, str(seed)), arguments=(*arguments, *extra))
+
+    def train(self, cells: Sequence[Cell]) -> list[Row]:
+        """The rows of all cells in their order: `keys`, `command`, `protocol`, `rows` (one a target),
+        `returns` (every episode's, in the order of targets and seeds).
+
+        Runs what is not there, `workers` at a time. Raises `UsageError` where an algorithm does not
+        fit its data, `TrainingsFailed` once the others have ended, `Interrupted` after a signal.
+        """
+        taking_part.refuse_misfits(cells)
+        rows, failures = run_cells(
+            cells,
+            folder=self.folder,
+            runs=self.folder / "runs",
+            workers=self.workers,
+            progress=self.progress,
+            kept=lambda row: self.keep_time(),
+        )
+        self.commands |= {cell.name: cell.command for cell in cells}
+        self.keep_time()
+        if failures:
+            raise TrainingsFailed(
+                f"{len(failures)} of {len(cells)} trainings failed, the first: {failures[0]}; "
+                f"logs in {self.folder / 'runs'}"
+            )
+        return rows
+
+    def run_of(self, cell: Cell) -> Path:
+        """The run folder of a cell, with its checkpoints."""
+        return self.folder / "runs" / cell.name
+
+    # ---- anything else --------------------------------------------------------------------------
+
+    def part(self, key: str, compute: Callable[[], Any]) -> Any:
+        """`compute()`, plain JSON, kept under `key` in parts/: a second call reads it."""
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", key):
+            raise ValueError(f"part {key!r}: letters, digits, '-', '_' and '.' alone")
+        name = f"parts/{key}.json"
+        if not (self.folder / name).is_file():
+            self._tell(key, 0.0)
+            self._write(name, {"key": key, "value": finite(compute())})
+            self.keep_time()
+        return self._read(name)["value"]
+
+    def keep_time(self) -> None:
+        """Note the time spent, so that it adds up over interruptions."""
+        self._write(CLOCK_FILE, {"seconds": round(self.seconds, 1)})
+
+    def _tell(self, what: str, share: float) -> None:
+        if self.progress is not None:
+            self.progress(what, share)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        value: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return value
+
+    def _write(self, name: str, value: Any) -> None:
+        replace_file(self.folder / name, json_bytes(value))

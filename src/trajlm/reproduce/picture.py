@@ -1,0 +1,83 @@
+"""The picture of an experiment: one palette, one style, PNG and SVG of one drawing."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trajlm.core.files import replace_file
+from trajlm.reproduce.base import Experiment
+
+PICTURE = "picture"
+INK, MUTED, GRID, DATA = "#1b1e23", "#596270", "#e4e5e8", "#b9bec7"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#806600", "#4a4f57", "#56b4e9")
+"""Okabe and Ito's colours, darkened where white would swallow them; tell series apart by marker too."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)))
+DOTS_PER_INCH = 110
+STYLE: Any = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "trajlm",
+    "svg.fonttype": "path",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """picture.png and picture.svg in `folder`. Equal results give equal bytes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    written = []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=experiment.figure_size, layout="constrained")
+        experiment.draw(results, figure)
+        for kind, metadata in (
+            ("png", {"Software": None}),
+            ("svg", {"Date": None, "Creator": None}),
+        ):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+            path = folder / f"{PICTURE}.{kind}"
+            replace_file(path, buffer.getvalue())
+            written.append(path)
+    return written
+
+
+def wrapped(text: str, *, width: int = 16) -> str:
+    """`text` in lines of about `width` characters; an ALGORITHM/RECIPE breaks at its marks."""
+    plain = text.replace("_", " ").replace("/", ": ")
+    return "\n".join(textwrap.wrap(plain, width)) or text
+
+
+def handles(names: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """What a legend shows of series 0, 1, ...: their marks, and their names."""
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D(
+            [], [], color=SERIES[n % len(SERIES)], marker=MARKERS[n % len(MARKERS)], linestyle="-"
+        )
+        for n in range(len(names))
+    ]
+    return marks, list(names)

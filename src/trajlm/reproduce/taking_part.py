@@ -1,0 +1,84 @@
+"""Which algorithms take part in an experiment, and why another one cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from trajlm.core.discovery import algorithm
+from trajlm.core.errors import UsageError
+from trajlm.reproduce.base import Experiment
+from trajlm.runs.cells import Cell
+from trajlm.runs.config import resolve
+
+USUAL_RECIPE = "small"
+
+
+def recipes(experiment: Experiment, asked: Sequence[str]) -> tuple[str, ...]:
+    """`asked`, or the experiment's own, as recipes ALGORITHM/RECIPE, each once.
+
+    An algorithm without a recipe means the experiment's recipes of it, else its `small`. Raises
+    `UsageError` with the nearest name, and for an algorithm that the experiment cannot take.
+    """
+    found: dict[str, None] = {}
+    for reference in asked or experiment.algorithms:
+        for recipe in _recipes_of(experiment, reference):
+            resolve(recipe)
+            reason = experiment.refuses(recipe)
+            if reason is not None:
+                raise UsageError(f"{recipe} cannot take part in {experiment.name}: {reason}")
+            found[recipe] = None
+    return tuple(found)
+
+
+def _recipes_of(experiment: Experiment, reference: str) -> list[str]:
+    if "/" in reference:
+        return [reference]
+    entry = algorithm(reference)
+    own = [recipe for recipe in experiment.algorithms if recipe.split("/")[0] == reference]
+    if own or USUAL_RECIPE in entry.recipes:
+        return own or [f"{reference}/{USUAL_RECIPE}"]
+    raise UsageError(f"{reference!r} names no recipe; write {reference}/{entry.recipes[0]}")
+
+
+def first_of_each(recipes: Sequence[str]) -> list[str]:
+    """The first recipe of each algorithm, in their order."""
+    algorithms = [recipe.split("/")[0] for recipe in recipes]
+    return [r for n, r in enumerate(recipes) if algorithms[n] not in algorithms[:n]]
+
+
+def takes_target(recipe: str) -> bool:
+    """Whether the recipe's policy is asked for a return."""
+    return has_setting(recipe, "policy.target_return")
+
+
+def has_setting(recipe: str, name: str) -> bool:
+    """Whether a recipe has a setting, such as `model.context_length`."""
+    section, _, key = name.partition(".")
+    return key in {field.name for field in fields(getattr(resolve(recipe), section))}
+
+
+def refuse_misfits(cells: Sequence[Cell]) -> None:
+    """Raise `UsageError` where a cell's algorithm cannot be built for the spaces of its data."""
+    pairs = {(cell.arguments[0], _data_of(cell)) for cell in cells}
+    for recipe, data in sorted(pairs):
+        _refuse_misfit(recipe, data)
+
+
+def _data_of(cell: Cell) -> str:
+    return cell.arguments[cell.arguments.index("--data") + 1]
+
+
+def _refuse_misfit(recipe: str, data: str) -> None:
+    from trajlm.data.load import load_dataset
+
+    config = resolve(recipe)
+    spec = load_dataset(data).spec
+    model = config.entry.algorithm_class
+    try:
+        model.windows(config.model, spec)
+        model.build(config.model, spec, {})
+    except UsageError as error:
+        raise UsageError(
+            f"{recipe} cannot take part with {spec.dataset or data}: {error}"
+        ) from None
