@@ -16,9 +16,9 @@ from trajlm.envs.spaces import from_gymnasium
 
 UNSHOWN = ((0, 3), (3, 0))
 """Rooms (from, to) between which no way is recorded: south-west to north-east and back."""
-NOISE = 0.12
+NOISE = 0.08
 """The standard deviation of what is added to a displacement, along each axis."""
-_SPEEDS = (0.3, 0.5)
+_SPEED = 0.35
 _ARRIVED = 0.25
 _LONGEST = 100
 _STREAM = 0x4F00
@@ -33,8 +33,7 @@ def recorded_ways(
 ) -> TrajectoryStore:
     """A store of `episodes` ways from a random start to a random goal along the shortest way.
 
-    Each way has a speed of its own, evenly between 0.3 and 0.5 a step, and normal noise on every
-    displacement. Pairs of rooms in `unshown` are drawn anew, and so is a way that enters the second of
+    Displacements are 0.35 long, with normal noise along each axis and cut off at the bounds. Pairs of rooms in `unshown` are drawn anew, and so is a way that enters the second of
     them after the first by chance, beside a door. A recording ends within 0.25 of the
     goal and counts as truncated: the goal is not in it, nothing rewards it, and the world goes on.
     """
@@ -62,10 +61,9 @@ def recorded_ways(
 def _walk(world: FourRooms, *, seed: int, noise: float) -> Trajectory:
     """From where the world stands to its goal."""
     generator = np.random.default_rng(seed)
-    speed = generator.uniform(*_SPEEDS)
     places, actions = [world.position], list[np.ndarray]()
     while len(actions) < _LONGEST and math.dist(world.goal, places[-1]) > _ARRIVED:
-        wanted = towards(world.position, world.goal, speed=speed)
+        wanted = towards(world.position, world.goal, speed=_SPEED)
         noisy = wanted + generator.normal(scale=noise, size=2)
         actions.append(np.clip(noisy, -LONGEST_STEP, LONGEST_STEP).astype(np.float32))
         world.step(actions[-1])
