@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from trajlm.reproduce import four_rooms_ways as ways
 from trajlm.reproduce import picture, taking_part
@@ -54,8 +57,11 @@ def run(context: Context) -> Findings:
         further = {
             n: context.part(
                 f"unshown-{cell.name}",
-                lambda cell=cell, recipe=recipe: ways.reached_by_model(
-                    context.run_of(cell), env_id=env_of(recipe), seeds=unshown
+                partial(
+                    ways.reached_by_model,
+                    context.run_of(cell),
+                    env_id=env_of(recipe),
+                    seeds=unshown,
                 ),
             )
             for n, cell in enumerate(each)
@@ -70,7 +76,7 @@ def run(context: Context) -> Findings:
             (UNSHOWN_PAIRS, unshown),
         ):
             key = f"{method}-{pairs.replace(' ', '-')}"
-            reached = context.part(key, lambda measure=measure, seeds=seeds: measure(seeds))
+            reached = context.part(key, partial(measure, seeds))
             rows.append(ways.summary(method, pairs, {0: reached}))
     planner = next((recipe for recipe in cells if plans_to_goals(recipe)), None)
     drawn = []
@@ -118,7 +124,7 @@ def dataset(context: Context, *, hindsight: bool) -> str:
 
         store = recorded_ways(context.settings["recordings"])
         if hindsight:
-            store = with_hindsight_goals(store, env_id="trajlm/FourRoomsGoal-v0", copies=4)
+            store = with_hindsight_goals(store, env_id="trajlm/FourRoomsGoal-v0")
         return write(store, dataset_id=name, root=root)
 
     return context.dataset(name, make)
@@ -181,7 +187,7 @@ def percent(row: Mapping[str, Any]) -> str:
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
     """Two maps with ways, for pairs the data shows and pairs it does not, above the successes."""
-    above, below = figure.subfigures(2, 1, height_ratios=(2.6, 1))
+    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(2.6, 1)))
     maps = above.subplots(1, 2)
     found = results["picture"]
     for axes, shown, name in zip(
