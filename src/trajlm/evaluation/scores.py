@@ -159,7 +159,8 @@ def wilson_interval(successes: int, episodes: int, *, quantile: float = 1.959964
     middle = (successes + square / 2) / (episodes + square)
     inner = share * (1 - share) / episodes + square / (4 * episodes**2)
     half = episodes * quantile * inner**0.5 / (episodes + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must leave the share inside.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def _matrix(scores: np.ndarray) -> np.ndarray:
