@@ -197,7 +197,7 @@ def test_slots_restart_and_are_selected_independently(model: Model) -> None:
         )
         if step == 5:
             carry = carry.select(np.array([1, 0]))
-            seen = Step(**{name: getattr(seen, name)[[1, 0]] for name in Step.__dataclass_fields__})
+            seen = seen.select(np.array([1, 0]))
         carry, action = policy.act(carry, seen)
     alone = drive(model, observations[4:, 1:2], rewards[4:, 1:2], target=target[1:2])
     assert np.abs(action[0] - alone[1, 0]).max() < 1e-5

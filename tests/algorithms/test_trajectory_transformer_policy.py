@@ -80,7 +80,7 @@ def steps_of(seeds: list[int], count: int, resets: dict[int, tuple[int, ...]] | 
 
 
 def one(step: Step, slot: int) -> Step:
-    return Step(**{f: getattr(step, f)[slot : slot + 1] for f in Step.__dataclass_fields__})
+    return step.select(np.array([slot]))
 
 
 class Counting:
@@ -403,8 +403,9 @@ def test_goals() -> None:
         plain.policy(goal=(0.0, 0.0))
     with pytest.raises(UsageError, match="not trained with goals"):
         plain.policy().initial(1, Condition(goal=np.zeros((1, 2))))
+    (silent,) = steps_of([0], 1)
     with pytest.raises(UsageError, match="give 2 numbers"):
-        model.policy().initial(1)
+        model.policy(horizon=1).act(model.policy(horizon=1).initial(1), silent)
     wrong = [np.zeros((3, 1)), np.full((3, 2), np.nan), np.zeros((2, 2)), np.zeros(7), np.zeros(0)]
     for goal in wrong:
         with pytest.raises(UsageError, match="expected 2 finite numbers"):
@@ -423,6 +424,30 @@ def test_goals() -> None:
         _, plans = own.plan(own.initial(1), one(step, slot))
         assert torch.equal(plans.tokens[0], both.tokens[slot])
     assert not torch.equal(both.scores[0], both.scores[1])
+
+
+def test_an_environment_tells_the_goals_of_its_episodes() -> None:
+    """A slot's goal changes where its episode starts afresh, and only there; a goal that was asked
+    for stays."""
+    policy = model_of(goal="last").policy(search="likelihood", beam_width=4, context=2, horizon=1)
+    steps = list(steps_of([0, 1], 3))
+    first, second = np.array([[-0.9, 0.1], [0.2, 0.9]]), np.array([[0.5, 0.5], [-0.5, -0.5]])
+    afresh = replace(steps[2], is_first=np.array([True, False]), goal=second)
+    told = [replace(steps[0], goal=first), replace(steps[1], goal=second), afresh]
+    expected = [first, first, np.stack([second[0], first[1]])]
+    asked = Condition(goal=np.ones((2, 2)))
+    carry, fixed = policy.initial(2), policy.initial(2, asked)
+    for step, goals in zip(told, expected, strict=True):
+        carry, actions = policy.act(carry, step)
+        fixed, _ = policy.act(fixed, step)
+        np.testing.assert_allclose(carry.goal, goals, rtol=1e-6)
+        np.testing.assert_array_equal(fixed.goal, asked.goal)
+        if step is told[0]:
+            _, same = policy.act(policy.initial(2, Condition(goal=first)), steps[0])
+            np.testing.assert_array_equal(actions, same)
+    wrong = replace(steps[0], goal=np.zeros((2, 3)))
+    with pytest.raises(UsageError, match="expected 2 finite numbers"):
+        policy.act(policy.initial(2), wrong)
 
 
 class Guide:

@@ -22,7 +22,8 @@ class Step:
     `observation` (N, ...), or by leaf name for a Dict space. `reward` (N,): of the step before,
     0 where `is_first`. `terminated`, `truncated` (N,) bool: of the step before. `is_first` (N,)
     bool: the slot starts afresh. `seed` (N,) int64: the episode's seed; with the step count it
-    keys every random draw.
+    keys every random draw. `goal` (N, ...): what the running episodes ask for, where the
+    environment tells goals; an observation to reach.
     """
 
     observation: Observation
@@ -31,6 +32,7 @@ class Step:
     truncated: np.ndarray
     is_first: np.ndarray
     seed: np.ndarray
+    goal: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -51,6 +53,21 @@ class Step:
             truncated=np.array([truncated]),
             is_first=np.array([is_first]),
             seed=np.array([seed], np.int64),
+        )
+
+    def select(self, index: np.ndarray) -> Step:
+        """The step of the slots at `index` (M,), in that order."""
+        observation = self.observation
+        return Step(
+            observation={name: leaf[index] for name, leaf in observation.items()}
+            if isinstance(observation, Mapping)
+            else observation[index],
+            reward=self.reward[index],
+            terminated=self.terminated[index],
+            truncated=self.truncated[index],
+            is_first=self.is_first[index],
+            seed=self.seed[index],
+            goal=None if self.goal is None else self.goal[index],
         )
 
 

@@ -30,6 +30,9 @@ class VectorEnvironment:
     `make_one` makes an environment; it is called N times, and again for a slot whose environment
     raised. With `tolerate_failures` an exception is kept in `failures` until the slot's next
     reset and the other slots go on; without it `EnvironmentFault` is raised.
+
+    An environment tells the goal of an episode in `info["goal"]` at its reset; it becomes the
+    `goal` of every `Step`.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class VectorEnvironment:
         self._truncated = np.zeros(num_envs, bool)
         self._is_first = np.zeros(num_envs, bool)
         self._seeds = np.zeros(num_envs, np.int64)
+        self._goals: np.ndarray | None = None
 
     @property
     def environments(self) -> tuple[gymnasium.Env[Any, Any], ...]:
@@ -80,8 +84,9 @@ class VectorEnvironment:
             self._terminated[slot] = self._truncated[slot] = False
             self._is_first[slot] = True
             try:
-                observation, _ = self._environments[slot].reset(seed=int(seeds[slot]))
+                observation, info = self._environments[slot].reset(seed=int(seeds[slot]))
                 self._write(slot, observation)
+                self._write_goal(slot, info)
             except Exception as error:
                 self._fail(slot, error, during="reset")
         return self._step()
@@ -121,6 +126,7 @@ class VectorEnvironment:
             truncated=self._truncated.copy(),
             is_first=self._is_first.copy(),
             seed=self._seeds.copy(),
+            goal=None if self._goals is None else self._goals.copy(),
         )
 
     def _observation(self) -> Observation:
@@ -134,6 +140,15 @@ class VectorEnvironment:
                 self._write(slot, value, f"{prefix}/{name}")
         else:
             self._buffers[prefix][slot] = observation
+
+    def _write_goal(self, slot: int, info: Mapping[str, Any]) -> None:
+        """NaN stays where an environment has not told a goal yet."""
+        goal = info.get("goal")
+        if not isinstance(goal, np.ndarray):
+            return
+        if self._goals is None:
+            self._goals = np.full((self.num_envs, *goal.shape), np.nan, np.float32)
+        self._goals[slot] = goal
 
     def _fail(self, slot: int, error: Exception, *, during: str) -> None:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

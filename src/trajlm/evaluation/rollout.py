@@ -109,7 +109,7 @@ class _Run:
         carry = policy.initial(len(rows), None if conditions is None else conditions.select(rows))
         while len(rows):
             before = time.perf_counter()
-            carry, actions = policy.act(carry, take(self.current, rows))
+            carry, actions = policy.act(carry, self.current.select(rows))
             after = time.perf_counter()
             keep = self._advance(rows, self._checked(actions, len(rows)))
             if not keep.all():
@@ -277,18 +277,3 @@ def observation_leaves(observation: Observation) -> Mapping[str, np.ndarray]:
     if isinstance(observation, Mapping):
         return {f"observations/{name}": leaf for name, leaf in observation.items()}
     return {"observations": observation}
-
-
-def take(step: Step, rows: np.ndarray) -> Step:
-    """The step of the slots at `rows` (M,), in that order."""
-    observation = step.observation
-    return Step(
-        observation={name: leaf[rows] for name, leaf in observation.items()}
-        if isinstance(observation, Mapping)
-        else observation[rows],
-        reward=step.reward[rows],
-        terminated=step.terminated[rows],
-        truncated=step.truncated[rows],
-        is_first=step.is_first[rows],
-        seed=step.seed[rows],
-    )

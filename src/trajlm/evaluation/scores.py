@@ -148,6 +148,21 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
+def wilson_interval(successes: int, episodes: int, *, quantile: float = 1.959964) -> Interval:
+    """Wilson's interval (1927) of a probability, of successes among `episodes`; 95% by default.
+
+    `quantile`: of the standard normal distribution.
+    """
+    if not 0 <= successes <= episodes or episodes < 1:
+        raise UsageError(f"{successes} successes among {episodes} episodes")
+    share, square = successes / episodes, quantile**2
+    middle = (successes + square / 2) / (episodes + square)
+    inner = share * (1 - share) / episodes + square / (4 * episodes**2)
+    half = episodes * quantile * inner**0.5 / (episodes + square)
+    # Rounding must leave the share inside.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
 def _matrix(scores: np.ndarray) -> np.ndarray:
     matrix = np.asarray(scores, np.float64)
     if matrix.ndim != 2 or matrix.size == 0:

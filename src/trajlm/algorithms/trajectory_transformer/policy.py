@@ -49,7 +49,8 @@ class Carry:
     and `action` (N, A): tokens of the newest step. `plan` (N, S): what was planned after the newest
     observation, `planned` (N,) transitions of it (fewer than the horizon where the search ended
     before) and `age` (N,) steps acted from it. `steps` (N,): steps seen in this episode. `goal` (N,
-    observation entries) real, NaN where there is none.
+    observation entries) real, NaN where there is none; `asked` (N,) bool: it was asked for, so that
+    an environment's own goals do not replace it.
     """
 
     past: Tensor
@@ -60,6 +61,7 @@ class Carry:
     age: Tensor
     steps: Tensor
     goal: Tensor
+    asked: Tensor
 
     def select(self, index: np.ndarray) -> Carry:
         """The memory of the slots at `index` (M,)."""
@@ -116,8 +118,10 @@ class TrajectoryTransformerPolicy:
     # ---- the contract of a policy -----------------------------------------------------------
 
     def initial(self, num_envs: int, condition: Condition | None = None) -> Carry:
-        """An empty memory. The condition's goals (N, ...), else the configuration's one."""
+        """An empty memory. Goals are the condition's (N, ...), else the configuration's one, else
+        those that the environment tells in its steps."""
         layout, device = self.model.layout, self.model.position.device
+        goal = self._goals(num_envs, condition).to(device)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
@@ -130,7 +134,8 @@ class TrajectoryTransformerPolicy:
             planned=zeros(num_envs),
             age=zeros(num_envs),
             steps=zeros(num_envs),
-            goal=self._goals(num_envs, condition).to(device),
+            goal=goal,
+            asked=torch.isfinite(goal).all(1),
         )
 
     def _goals(self, num_envs: int, condition: Condition | None) -> Tensor:
@@ -139,17 +144,29 @@ class TrajectoryTransformerPolicy:
         if given is None and self.config.goal is not None:
             given = np.broadcast_to(np.array(self.config.goal), (num_envs, len(self.config.goal)))
         if given is None:
-            if self.model.config.goal != "none":
-                raise UsageError(f"goal: this model is asked for one; give {size} numbers")
             return torch.full((num_envs, size), torch.nan)
         if self.model.config.goal == "none":
             raise UsageError(NO_GOALS)
         goals = np.array(given, np.float32)
-        if goals.shape[:1] != (num_envs,) or goals.size != num_envs * size:
-            goals = np.full((num_envs, size), np.nan, np.float32)
-        if not np.isfinite(goals).all():
-            raise UsageError(f"goal: expected {size} finite numbers, one an entry observed")
-        return torch.from_numpy(goals.reshape(num_envs, size))
+        return torch.from_numpy(_checked_goals(goals, (num_envs, size)))
+
+    def _observed_goals(self, carry: Carry, step: Step) -> Tensor:
+        """The goals (N, observation entries) with those told at the start of an episode."""
+        if self.model.config.goal == "none":
+            return carry.goal
+        told = torch.as_tensor(step.is_first, device=carry.goal.device) & ~carry.asked
+        goal = carry.goal
+        if step.goal is not None and bool(told.any()):
+            rows = told.cpu().numpy()
+            given = _checked_goals(step.goal[rows], (int(rows.sum()), goal.shape[1]))
+            goal = goal.clone()
+            goal[told] = torch.from_numpy(given).to(goal.device)
+        if bool(torch.isnan(goal).any()):
+            raise UsageError(
+                f"goal: this model is asked for one and the environment tells none; give "
+                f"{goal.shape[1]} numbers"
+            )
+        return goal
 
     @torch.inference_mode()
     def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
@@ -194,6 +211,7 @@ class TrajectoryTransformerPolicy:
             observation=model.discretizer.encode(entries.to(device)),
             steps=torch.where(first, 0, carry.steps) + 1,
             age=torch.where(first, 0, carry.age),
+            goal=self._observed_goals(carry, step),
         )
 
     # ---- planning ---------------------------------------------------------------------------
@@ -356,3 +374,12 @@ class TrajectoryTransformerPolicy:
             return torch.from_numpy(uniform(seed, steps, lanes=rows, stream=stream)).to(device)
 
         return draws
+
+
+def _checked_goals(goals: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Goals (N, ...) as (N, observation entries) float32. Raises `UsageError`."""
+    if goals.shape[:1] != shape[:1] or goals.size != shape[0] * shape[1]:
+        goals = np.full(shape, np.nan)
+    if not np.isfinite(goals).all():
+        raise UsageError(f"goal: expected {shape[1]} finite numbers, one an entry observed")
+    return np.asarray(goals, np.float32).reshape(shape)
