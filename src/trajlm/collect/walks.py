@@ -45,8 +45,10 @@ def episodes(
             "actions": np.array(actions, np.int64),
             "rewards": np.array(rewards, np.float32),
         }
-        ends = {"terminated": bool(terminated), "truncated": bool(truncated)}
-        yield Trajectory(columns=columns, seed=number, **ends), infos
+        trajectory = Trajectory(
+            columns=columns, terminated=bool(terminated), truncated=bool(truncated), seed=number
+        )
+        yield trajectory, infos
     environment.close()
 
 

@@ -21,7 +21,7 @@ whose environments were not published. `trajlm/KeyToDoor-v0`:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -46,7 +46,7 @@ THINGS = (KEY, APPLE, DOOR)
 class KeyToDoor(gymnasium.Env[np.ndarray, np.int64]):
     """See the module. `info` tells what the observation does not: `room`, `key`, `door`."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -41,7 +41,7 @@ GRAPH_SEED = 77
 class ShortestPath(gymnasium.Env[np.int64, np.int64]):
     """See the module. `info` holds `distance`, the shortest path's steps from here to the goal."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 2}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -111,5 +111,5 @@ def picture(node: int) -> np.ndarray:
     for number, (row, column) in enumerate(places):
         disc(image, row, column, 12, BLACK)
         disc(image, row, column, 10, GREEN if number == GOAL else WHITE)
-    disc(image, *places[node], 6, BLUE)
+    disc(image, places[node][0], places[node][1], 6, BLUE)
     return image

@@ -100,7 +100,7 @@ def walked(run: Path, data: str) -> dict[str, Any]:
         "recipe": config.recipe,
         "optimal": len(found),
         "new": len(new),
-        "longest": list(max(new or found, key=len)) if found else None,
+        "longest": list(sorted(new or found, key=len)[-1]) if found else None,
         "longest_is_new": bool(new),
     }
 
@@ -132,16 +132,16 @@ def graph() -> dict[str, Any]:
     }
 
 
-def draw_graph(axes: Axes, found: Mapping[str, Any], paths: Mapping[str, Any] | None) -> None:
+def draw_graph(axes: Axes, found: Mapping[str, Any], paths: Mapping[str, Any]) -> None:
     """Nodes in columns by their distance to the goal, and the longest shortest path that was taken."""
     distances = np.array(found["distances"])
     places = {}
     for distance in range(distances.max() + 1):
         column = np.flatnonzero(distances == distance)
-        for row, node in enumerate(column):
+        for row, node in enumerate(column.tolist()):
             bend = 0.12 * (-1) ** row
-            places[int(node)] = (-distance + bend, row - (len(column) - 1) / 2)
-    taken = (paths or {}).get("longest") or []
+            places[node] = (-distance + bend, row - (len(column) - 1) / 2)
+    taken = paths["longest"] or []
     on_path = set(zip(taken[:-1], taken[1:], strict=True))
     for start, end in found["edges"]:
         own = (start, end) in on_path
@@ -151,7 +151,7 @@ def draw_graph(axes: Axes, found: Mapping[str, Any], paths: Mapping[str, Any] | 
             "mutation_scale": 13 if own else 8,
         }  # fmt: skip
         axes.annotate("", places[end], places[start], arrowprops=style, zorder=2 if own else 1)
-    for node, (x, y) in places.items():
+    for node, (x, y) in sorted(places.items()):
         goal = distances[node] == 0
         edge = picture.SERIES[0] if node in taken else picture.INK
         face = picture.SERIES[2] if goal else "white"
@@ -165,7 +165,7 @@ def draw_graph(axes: Axes, found: Mapping[str, Any], paths: Mapping[str, Any] | 
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False)
     axes.margins(0.07)
-    if taken and paths is not None:
+    if taken:
         new = "; part of no walk" if paths["longest_is_new"] else ""
         axes.set_title(f"A path of the {algorithm_title(paths['recipe'])}{new}")
     else:

@@ -12,8 +12,8 @@ Deliberate differences from the published code, none of which changes the maths 
   pads first in training: known for its mismatch with evaluation).
 
 With `predict_returns` (the published paper's critic, section 5.6) a head reads the return-to-go from
-the state token, in windows whose returns are hidden: a learned vector stands in their place. Of each
-batch every second window is such a one, the others are learned from as ever; so one model both acts
+the state token, in windows whose returns are hidden: a learned vector stands in their place. Every
+fourth window of a batch is such a one, the others are learned from as ever; so one model both acts
 on a return and, without knowing it, foretells it.
 
 Legend: B batch, T = K steps, D width.
@@ -119,11 +119,11 @@ class Model(Algorithm):
         """The head's error of the recorded actions, mean over real steps.
 
         Squared error of continuous actions, as published; cross-entropy of discrete ones. With
-        `predict_returns` the mean over every second window, plus the return head's over the others.
+        `predict_returns` the mean over three windows of four, plus the return head's over the others.
         """
         known = None
         if self.config.predict_returns:
-            known = torch.arange(len(batch), device=batch.mask.device) % 2 == 0
+            known = torch.arange(len(batch), device=batch.mask.device) % 4 != 0
         hidden = self.hidden(
             returns_to_go=batch.columns["returns_to_go"],
             observations=batch.observations,

@@ -203,8 +203,13 @@ def _draw_success(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("episodes that succeed, %")
     axes.grid(visible=False, axis="x")
-    axes.set_title("Success: the key taken in the first room, the door entered in the third")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    title = "Success: the key taken in the first room, the door entered in the third"
+    axes.set_title(title, pad=26)
+    names = len(recipes) + 3
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 0.97), ncols=min(names, 6), columnspacing=1.4,
+        fontsize=9,
+    )  # fmt: skip
 
 
 EXPERIMENT = Experiment(
