@@ -29,6 +29,8 @@ class ReproduceFlags:
     """The run folder; runs/reproduce/NAME-SCALE by default. One that is there is gone on with."""
     workers: int = 2
     """Trainings at a time, each with one thread."""
+    gallery: bool = False
+    """Write docs/gallery.md of the results in results/, in a checkout; run nothing."""
     json: bool = False
     """Print JSON."""
     verbose: bool = False
@@ -47,6 +49,11 @@ def main(argv: Sequence[str]) -> int:
         ),
     )
     to_stderr(verbose=arguments.verbose)
+    if arguments.gallery:
+        from trajlm.reproduce.gallery import write_gallery
+
+        print(write_gallery(Path.cwd()))
+        return 0
     if name is None:
         _list(as_json=arguments.json)
         return 0
@@ -97,7 +104,7 @@ def _list(*, as_json: bool) -> None:
         for each in found.values()
     ]
     caption = "times on two cores; trajlm reproduce NAME --scale small"
-    tables.print_table("", ["experiment", "question", *LISTED], rows, caption=caption)
+    tables.print_table("", ["experiment", "question", *LISTED], rows, caption=caption, whole=1)
 
 
 def _scale(scale: Any) -> str:

@@ -25,15 +25,17 @@ def print_table(
     *,
     align: Literal["left", "right"] = "left",
     caption: str = "",
+    whole: int = 0,
 ) -> None:
-    """A table with a title above it and a line of words under it."""
+    """A table with a title above it and a line of words under it; the first `whole` columns are
+    not folded where the terminal is narrow."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify=align, overflow="fold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify=align, overflow="fold", no_wrap=number < whole)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     _console().print(table)

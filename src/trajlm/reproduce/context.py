@@ -94,13 +94,17 @@ class Context:
             self._write(DATASETS_FILE, {**known, dataset_id: found})
         return str(folder)
 
-    def shipped(self, body: str, tier: str, *, steps: int) -> str:
-        """The path of a tier of a body, of `steps` steps, from the shipped behaviours."""
+    def shipped(self, body: str, tier: str, *, steps: int, part: str = "") -> str:
+        """The path of a tier of a body, of `steps` steps, from the shipped behaviours.
+
+        Several sizes of one tier are told apart by `part`, a folder of their own.
+        """
         from trajlm.collect.collector import collect, dataset_id
 
         name = dataset_id(body, tier)
-        self.commands[name] = f"trajlm collect {body}/{tier} --steps {steps}"
-        return self.dataset(name, lambda root: collect(body, tier, steps=steps, root=root))
+        key = f"{part}/{name}" if part else name
+        self.commands[key] = f"trajlm collect {body}/{tier} --steps {steps}"
+        return self.dataset(key, lambda root: collect(body, tier, steps=steps, root=root / part))
 
     @property
     def datasets(self) -> dict[str, str]:

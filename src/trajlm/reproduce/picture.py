@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,22 @@ def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> li
             replace_file(path, buffer.getvalue())
             written.append(path)
     return written
+
+
+def wrapped(text: str, *, width: int = 16) -> str:
+    """`text` in lines of about `width` characters; an ALGORITHM/RECIPE breaks at its marks."""
+    plain = text.replace("_", " ").replace("/", ": ")
+    return "\n".join(textwrap.wrap(plain, width)) or text
+
+
+def handles(names: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """What a legend shows of series 0, 1, ...: their marks, and their names."""
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D(
+            [], [], color=SERIES[n % len(SERIES)], marker=MARKERS[n % len(MARKERS)], linestyle="-"
+        )
+        for n in range(len(names))
+    ]
+    return marks, list(names)

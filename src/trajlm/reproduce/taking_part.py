@@ -52,14 +52,21 @@ def algorithm_title(recipe: str) -> str:
     return TITLES.get(recipe.split("/")[0], recipe)
 
 
+def first_of_each(recipes: Sequence[str]) -> list[str]:
+    """The first recipe of each algorithm, in their order."""
+    algorithms = [recipe.split("/")[0] for recipe in recipes]
+    return [r for n, r in enumerate(recipes) if algorithms[n] not in algorithms[:n]]
+
+
 def takes_target(recipe: str) -> bool:
     """Whether the recipe's policy is asked for a return."""
-    return "target_return" in policy_fields(recipe)
+    return has_setting(recipe, "policy.target_return")
 
 
-def policy_fields(recipe: str) -> set[str]:
-    """The names of the settings of a recipe's policy."""
-    return {field.name for field in fields(resolve(recipe).policy)}
+def has_setting(recipe: str, name: str) -> bool:
+    """Whether a recipe has a setting, such as `model.context_length`."""
+    section, _, key = name.partition(".")
+    return key in {field.name for field in fields(getattr(resolve(recipe), section))}
 
 
 def refuse_misfits(cells: Sequence[Cell]) -> None:

@@ -1,0 +1,321 @@
+"""What a Decision Transformer needs: the good data alone, a long context, a reward at each step?
+
+Chen et al. 2021 (arXiv 2106.01345): 5.1 and table 3 (%BC), 5.3 and table 5 (context), 5.4 and table 7
+(delayed reward). Here on shipped tiers of the bodies, with less data besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trajlm.evaluation.scores import bootstrap_interval
+from trajlm.reproduce import picture, taking_part
+from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
+from trajlm.reproduce.context import Context
+from trajlm.runs.cells import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TABLES = {
+    "imitation": "Imitating all, imitating the best, asking for the best",
+    "context": "Steps of context",
+    "reward": "Reward at each step, or all of it at the last",
+    "data": "Share of the data",
+    "planner": "Planning (n=1: one seed, few episodes)",
+}
+HOLDS = 0.9
+"""A score that keeps this share of what it is compared with is said to hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One number of a table: a recipe under a condition. None: the scale's, and the recipe's."""
+
+    table: str
+    condition: str
+    recipe: str
+    data: str
+    extra: tuple[str, ...] = ()
+    seeds: int | None = None
+    episodes: int | None = None
+
+
+def run(context: Context) -> Findings:
+    cases = {
+        f"{body}, {tier}": list(cases_of(context, body, tier, steps))
+        for body, tier, steps in context.settings["data"]
+    }
+    cells = {
+        (name, case): cells_of(context, name, case) for name, each in cases.items() for case in each
+    }
+    done = context.train([cell for each in cells.values() for cell in each])
+    scores = {row["command"]: row["rows"][0]["dataset_score"] for row in done}
+    rows = []
+    for (name, case), each in cells.items():
+        found = [scores[cell.command] for cell in each]
+        row = {"dataset": name, "table": case.table, "condition": case.condition}
+        row |= {"recipe": case.recipe, "seeds": found, "mean": float(np.mean(found))}
+        rows.append({**row, "interval": bootstrap_interval(found)})
+    return findings(context, rows)
+
+
+def cells_of(context: Context, name: str, case: Case) -> list[Cell]:
+    """A case's trainings, one a seed; a planner makes the updates of its recipe."""
+    settings = context.settings
+    return [
+        context.cell(
+            *(name.replace(", ", "-"), case.table, case.condition, case.recipe),
+            recipe=case.recipe,
+            data=case.data,
+            seed=seed,
+            targets=("max",),
+            steps=None if case.table == "planner" else settings["updates"],
+            episodes=case.episodes or settings["episodes"],
+            extra=case.extra,
+        )
+        for seed in context.seeds[: case.seeds]
+    ]
+
+
+def cases_of(context: Context, body: str, tier: str, steps: int) -> Iterator[Case]:
+    """Every table's cases on one dataset. Of several recipes of an algorithm the first one stands
+    for it in all tables but `imitation`; the case without a change stands there alone."""
+    settings, data = context.settings, context.shipped(body, tier, steps=steps)
+    for recipe in context.algorithms:
+        yield Case(table="imitation", condition="as it is", recipe=recipe, data=data)
+    for recipe in taking_part.first_of_each(context.algorithms):
+        kept = {"recipe": recipe, "data": data}
+        if taking_part.has_setting(recipe, "model.context_length"):
+            for length in map(str, settings["contexts"]):
+                flags = ("--model.context-length", length)
+                yield Case(table="context", condition=length, extra=flags, **kept)
+        flags = ("--data.reward", "delayed")
+        yield Case(table="reward", condition="delayed", extra=flags, **kept)
+        for share in settings["shares"]:
+            less = context.shipped(body, tier, steps=steps // share, part=f"share-{share}")
+            yield Case(table="data", condition=f"1/{share}", recipe=recipe, data=less)
+    if planner := settings["planner"]:
+        yield Case(
+            table="planner",
+            condition="n=1",
+            recipe=planner["recipe"].format(body=body),
+            data=data,
+            extra=tuple(planner["flags"]),
+            seeds=1,
+            episodes=planner["episodes"],
+        )
+
+
+def findings(context: Context, rows: Sequence[Mapping[str, Any]]) -> Findings:
+    checks = list(checks_of(rows))
+    shown = "; ".join(f"{words}: {'yes' if held else 'no'}" for words, held in checks)
+    planner = (
+        ""
+        if context.settings["planner"]
+        else " The Trajectory Transformer is left out at this scale."
+    )
+    note = (
+        f"dataset score (0: random, 100: expert), mean of {len(context.seeds)} seeds with its 95% "
+        f"interval; {context.settings['episodes']} episodes a seed"
+    )
+    return Findings(
+        held=context.held(sum(held for _, held in checks), of=len(checks)),
+        verdict=(shown or "nothing that the claim is about took part") + "." + planner,
+        tables=tuple(
+            Table(
+                title=f"{name}. {title}", columns=("algorithm", *conditions), lines=lines, note=note
+            )
+            for name in dict.fromkeys(row["dataset"] for row in rows)
+            for table, title in TABLES.items()
+            for conditions, lines in [lines_of(rows, name, table)]
+            if lines
+        ),
+        rows=rows,
+    )
+
+
+def checks_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
+    """What the paper says of a model that is asked for a return, on each dataset."""
+    found = {(r["dataset"], r["table"], r["condition"], r["recipe"]): r["mean"] for r in rows}
+    for (name, table, condition, recipe), mean in found.items():
+        plain = found.get((name, "imitation", "as it is", recipe))
+        if plain is None or not taking_part.takes_target(recipe):
+            continue
+        cloned = found.get((name, "imitation", "as it is", "behavior_cloning/small"))
+        if table == "imitation" and cloned is not None:
+            yield (
+                f"on {name} {recipe} {mean:.0f} is above cloning all data {cloned:.0f}",
+                mean > cloned,
+            )
+        if table == "reward":
+            yield (
+                f"delayed {mean:.0f} holds {HOLDS:.0%} of dense {plain:.0f}",
+                mean >= HOLDS * plain,
+            )
+        if table == "context" and condition == "1":
+            yield f"context 1 {mean:.0f} is below the longer one's {plain:.0f}", mean < plain
+
+
+def lines_of(
+    rows: Sequence[Mapping[str, Any]], name: str, table: str
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """A table's conditions and its lines, an algorithm each."""
+    inside = [row for row in rows if row["dataset"] == name and row["table"] == table]
+    recipes = dict.fromkeys(row["recipe"] for row in inside)
+    plain = [
+        r
+        for r in rows
+        if r["dataset"] == name and r["table"] == "imitation" and r["recipe"] in recipes
+    ]
+    inside = inside if table in ("imitation", "planner") else [*plain, *inside]
+    found = {(row["recipe"], row["condition"]): cell_text(row) for row in inside}
+    conditions = tuple(dict.fromkeys(row["condition"] for row in inside))
+    lines = tuple((r, *(found.get((r, c), "") for c in conditions)) for r in recipes)
+    return conditions, lines
+
+
+def cell_text(row: Mapping[str, Any]) -> str:
+    if row["interval"] is None:
+        return f"{row['mean']:.1f} (n=1)"
+    return f"{row['mean']:.1f} [{row['interval'][0]:.0f}, {row['interval'][1]:.0f}]"
+
+
+def draw(results: Mapping[str, Any], figure: Figure) -> None:
+    """A line of panels for each dataset: scores by condition, seeds as crosses."""
+    rows = results["rows"]
+    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    recipes = list(dict.fromkeys(row["recipe"] for row in rows))
+    drawn = [table for table in TABLES if any(row["table"] == table for row in rows)]
+    grid = figure.subplots(len(names), len(drawn), squeeze=False, sharey="row")
+    for line, name in enumerate(names):
+        for axes, table in zip(grid[line], drawn, strict=True):
+            conditions, lines = lines_of(rows, name, table)
+            if table == "imitation":
+                conditions = tuple(text[0] for text in lines)
+            chosen = [
+                r for r in rows if r["dataset"] == name and r["table"] in (table, "imitation")
+            ]
+            for row in chosen:
+                key = row["recipe"] if table == "imitation" else row["condition"]
+                if key in conditions and row["recipe"] in {text[0] for text in lines}:
+                    _draw_score(axes, row, conditions.index(key), recipes.index(row["recipe"]))
+            axes.set_xticks(range(len(conditions)), [picture.wrapped(each) for each in conditions])
+            if table == "imitation":
+                axes.tick_params(axis="x", rotation=60)
+            axes.set_xlim(-0.6, len(conditions) - 0.4)
+            axes.set_title(picture.wrapped(TABLES[table], width=26))
+        grid[line, 0].set_ylabel(f"{name}\ndataset score (100: expert)")
+    figure.legend(*picture.handles(recipes), loc="outside lower center", ncols=3)
+
+
+def _draw_score(axes: Any, row: Mapping[str, Any], place: int, series: int) -> None:
+    at = place + 0.08 * (series % 7 - 3)
+    colour = picture.SERIES[series % len(picture.SERIES)]
+    if row["interval"] is not None:
+        axes.plot([at, at], row["interval"], color=colour, linewidth=2)
+    axes.plot([at] * len(row["seeds"]), row["seeds"], "x", color=colour, alpha=0.6, markersize=4)
+    axes.plot(at, row["mean"], picture.MARKERS[series % len(picture.MARKERS)], color=colour)
+
+
+PLANNER = {
+    "recipe": "trajectory_transformer/{body}",
+    "flags": ["--policy.horizon", "5", "--policy.beam-width", "32"],
+    "episodes": 5,
+}
+EXPERIMENT = Experiment(
+    name="credit-and-data",
+    title="What a model needs of its data",
+    question="Is asking for the best more than imitating the best; are context and dense reward needed?",
+    claim=(
+        "Asked for the best return, a Decision Transformer is far above cloning all data and near "
+        "cloning the best of it, needs more than one step of context, and loses little where the "
+        "reward comes all at the end."
+    ),
+    source="Chen et al. 2021, sections 5.1, 5.3 and 5.4, tables 3, 5 and 7; Janner et al. 2021, table 1",
+    published=(
+        Published(
+            what="hopper, medium-replay: DT / 10%BC / 25%BC / 40%BC / 100%BC",
+            value="82.7 / 70.6 / 58.6 / 31.0 / 27.6",
+            where="Chen et al. 2021, table 3 (D4RL score)",
+        ),
+        Published(
+            what="hopper, medium-replay, DT with delayed and with dense reward",
+            value="78.5 / 82.7",
+            where="Chen et al. 2021, table 7 (D4RL score)",
+        ),
+        Published(
+            what="Breakout, DT with context 1 and 30",
+            value="73.9 / 267.5",
+            where="Chen et al. 2021, table 5 (gamer-normalised score)",
+        ),
+        Published(
+            what="hopper, medium-replay, Trajectory Transformer",
+            value="91.5",
+            where="Janner et al. 2021, table 1 (D4RL score)",
+        ),
+    ),
+    scales={
+        "small": Scale(
+            minutes=25,
+            size="hopper/replay, 3 seeds, 1,200 updates; no Trajectory Transformer",
+            settings={
+                "data": [["hopper", "replay", 50_000]],
+                "updates": 1200,
+                "episodes": 10,
+                "contexts": [1, 20],
+                "shares": [2, 10],
+                "planner": None,
+            },
+        ),
+        "paper": Scale(
+            minutes=200 * 60,
+            size="3 bodies x 2 tiers, 3 seeds, 100,000 updates; Trajectory Transformer n=1",
+            settings={
+                "data": [
+                    [body, tier, 1_000_000]
+                    for body in ("hopper", "walker2d", "halfcheetah")
+                    for tier in ("replay", "medium-expert")
+                ],
+                "updates": 100_000,
+                "episodes": 100,
+                "contexts": [1, 20],
+                "shares": [2, 10],
+                "planner": PLANNER,
+            },
+        ),
+        "debug": Scale(
+            minutes=1,
+            size="hopper/replay, 1 seed, 4 updates",
+            seeds=1,
+            settings={
+                "data": [["hopper", "replay", 800]],
+                "updates": 4,
+                "episodes": 1,
+                "contexts": [1],
+                "shares": [2],
+                "planner": {
+                    "recipe": "trajectory_transformer/debug",
+                    "flags": [],
+                    "episodes": 1,
+                },
+            },
+        ),
+    },
+    algorithms=(
+        "decision_transformer/locomotion",
+        "behavior_cloning/small",
+        *(
+            f"percent_behavior_cloning/{share}"
+            for share in ("ten", "twenty-five", "forty", "hundred")
+        ),
+    ),
+    run=run,
+    draw=draw,
+    alt="Dataset scores by algorithm, by context, by reward and by share of the data.",
+    figure_size=(13.0, 6.5),
+)
