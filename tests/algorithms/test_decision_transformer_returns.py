@@ -10,6 +10,7 @@ import torch
 
 from trajlm.algorithms.decision_transformer.config import Config, PolicyConfig
 from trajlm.algorithms.decision_transformer.model import Model
+from trajlm.convert.decision_transformer import to_huggingface
 from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Condition, Step
 from trajlm.core.spec import Discrete
@@ -149,3 +150,17 @@ def test_bins_and_priors_out_of_range_are_refused():
         Config(return_bins=1)
     with pytest.raises(UsageError, match="return_prior"):
         PolicyConfig(return_prior=-1.0)
+
+
+def test_a_model_that_predicts_returns_is_not_exported_in_part(trained):
+    with pytest.raises(UsageError, match="predicts returns"):
+        to_huggingface(trained)
+
+
+def test_the_initial_deviation_reaches_every_weight(store):
+    prepared = Model.prepare(CONFIG, store)
+    for deviation in (0.02, 0.25):
+        config = replace(CONFIG, width=64, initial_deviation=deviation)
+        model = Model.build(config, prepared.store.spec, prepared.fitted)
+        for weight in (model.embed_timestep.weight, model.transformer.blocks[0].mlp_input.weight):
+            assert weight.std().item() == pytest.approx(deviation, rel=0.2)

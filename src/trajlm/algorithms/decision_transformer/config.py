@@ -20,6 +20,7 @@ class Config:
     by it; None takes a fifth of the data's largest absolute return. `max_timestep`: rows of the
     timestep table; None takes the data's longest episode. `published_parts`: carry the published
     model's heads for states and returns, which no loss reads, for the way back to `transformers`.
+    `initial_deviation`: of the initial weights; GPT-2's, or about 1 / sqrt(width) for small widths.
     `from_start`: learn from windows that begin with their episode; for a context that holds a whole
     one. `predict_returns`: also learn which of `return_bins` evenly spaced returns will follow, from
     states and actions alone: the model is a critic too, and may choose what to ask for.
@@ -38,6 +39,7 @@ class Config:
     from_start: bool = False
     predict_returns: bool = False
     return_bins: int = 51
+    initial_deviation: float = 0.02
 
     def __post_init__(self) -> None:
         if not 1 <= self.context_length <= 4096:
@@ -48,6 +50,8 @@ class Config:
             raise UsageError(f"return_scale: {self.return_scale} is not positive and finite")
         if self.max_timestep is not None and not 1 <= self.max_timestep <= 1_000_000:
             raise UsageError(f"max_timestep: {self.max_timestep} is not in 1..1000000")
+        if not 0.0 < self.initial_deviation <= 1.0:
+            raise UsageError(f"initial_deviation: {self.initial_deviation} is not in (0, 1]")
         if not 2 <= self.return_bins <= 4096:
             raise UsageError(f"return_bins: {self.return_bins} is not in 2..4096")
         if self.num_layers * self.width * self.width > 2**31 // 12:

@@ -22,6 +22,7 @@ Legend: B batch, T = K steps, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -71,7 +72,7 @@ class Model(Algorithm):
             low, high = fitted.get("return_range", np.array([0.0, 1.0])).tolist()
             self.return_head = ReturnHead(width, low=low, high=high, bins=config.return_bins)
             self.hidden_return = nn.Parameter(torch.zeros(width))
-        self.apply(initialize)
+        self.apply(partial(initialize, deviation=config.initial_deviation))
         self.transformer = Transformer(
             TransformerConfig(
                 width=width,
@@ -81,6 +82,7 @@ class Model(Algorithm):
                 activation=config.activation,
                 residual_dropout=config.dropout,
                 attention_dropout=config.dropout,
+                initial_deviation=config.initial_deviation,
             )
         )
 
