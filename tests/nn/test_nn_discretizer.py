@@ -124,7 +124,9 @@ def test_integers_have_a_bin_each_without_any_data(case, start: int) -> None:
     tokens = encode_rows(numbers[:, None], fitted["edges"])[:, 0]
     np.testing.assert_array_equal(tokens, np.arange(count))
     np.testing.assert_array_equal(fitted["values"][0, :count], numbers)
-    assert (fitted["values"] < start + count).all()  # no bin stands for a number that does not exist
+    assert (
+        fitted["values"] < start + count
+    ).all()  # no bin stands for a number that does not exist
 
 
 def test_tokens_are_wide_enough_for_the_stop() -> None:

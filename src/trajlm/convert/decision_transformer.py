@@ -268,9 +268,14 @@ def _pairs(num_layers: int, *, published: bool) -> list[tuple[str, str, bool]]:
 def to_huggingface(model: Algorithm) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Their `config.json` and weights of our model; with ours beside, nothing is lost.
 
-    Raises `UsageError` for spaces that their model has no form for.
+    Raises `UsageError` for spaces that their model has no form for, and for predicted returns.
     """
     config, spec = model.config, model.spec
+    if config.predict_returns:
+        raise UsageError(
+            "Hugging Face's Decision Transformer has no place for a model that predicts returns; "
+            "train one without predict_returns"
+        )
     if not isinstance(spec.observation, Box) or not isinstance(spec.action, Box):
         raise UsageError(
             "Hugging Face's Decision Transformer knows vectors of real numbers alone; this model's "

@@ -146,18 +146,8 @@ class GoalObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
         return {"observation": observation, "desired_goal": self._goal.copy()}
 
 
-def register(env_id: str) -> None:
-    """Register the two worlds, where one of them is asked for and is not registered yet."""
-    if env_id in (ENV_ID, GOAL_ENV_ID) and env_id not in gymnasium.registry:
-        gymnasium.register(ENV_ID, entry_point=_plain, max_episode_steps=STEP_LIMIT)
-        gymnasium.register(GOAL_ENV_ID, entry_point=_goal_observed, max_episode_steps=STEP_LIMIT)
-
-
-def _plain(**options: Any) -> gymnasium.Env[Any, Any]:
-    return FourRooms(**options)
-
-
-def _goal_observed(**options: Any) -> gymnasium.Env[Any, Any]:
+def goal_observed(**options: Any) -> gymnasium.Env[Any, Any]:
+    """The world whose observations hold the goal."""
     return GoalObservation(FourRooms(**options))
 
 

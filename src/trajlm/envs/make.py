@@ -15,7 +15,7 @@ import gymnasium
 
 from trajlm.core.errors import EnvironmentFault, suggestion
 from trajlm.core.spec import DataSpec
-from trajlm.envs import four_rooms, minigrid
+from trajlm.envs import minigrid, worlds
 from trajlm.envs.spaces import check_fit
 from trajlm.envs.vector import VectorEnvironment
 
@@ -38,7 +38,7 @@ def registered(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             f"registered id, {env_id.rpartition(':')[2]!r}"
         )
     minigrid.register(env_id)
-    four_rooms.register(env_id)
+    worlds.register(env_id)
     entry = gymnasium.registry.get(env_id)
     if entry is None and env_id.startswith(minigrid.PREFIX):
         raise EnvironmentFault(
@@ -46,7 +46,7 @@ def registered(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             "its tasks"
         )
     if entry is None:
-        near = _same_name(env_id) or suggestion(env_id, gymnasium.registry)
+        near = _same_name(env_id) or suggestion(env_id, [*gymnasium.registry, *worlds.WORLDS])
         raise EnvironmentFault(f"environment {env_id!r} is not registered{near}")
     return entry
 

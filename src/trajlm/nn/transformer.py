@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -36,7 +37,11 @@ QUERY_BLOCK = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """`mlp_width` None means 4 x width; `residual_dropout` also acts on the embeddings."""
+    """`mlp_width` None means 4 x width; `residual_dropout` also acts on the embeddings.
+
+    `initial_deviation`: of the initial weights. GPT-2's 0.02 suits widths of hundreds; far below, what
+    is learned from products of features starts slowly, and 1 / sqrt(width) is better.
+    """
 
     width: int = 128
     num_layers: int = 3
@@ -46,6 +51,7 @@ class TransformerConfig:
     residual_dropout: float = 0.1
     attention_dropout: float = 0.1
     layer_norm_epsilon: float = 1e-5
+    initial_deviation: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("width", "num_layers", "num_heads"):
@@ -160,10 +166,10 @@ class Transformer(nn.Module):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
-        self.apply(initialize)
+        self.apply(partial(initialize, deviation=config.initial_deviation))
         for block in blocks:
             # GPT-2: each residual branch starts smaller, so that the sum over layers does not grow.
-            scale = 0.02 / math.sqrt(2 * config.num_layers)
+            scale = config.initial_deviation / math.sqrt(2 * config.num_layers)
             nn.init.normal_(block.attention.output.weight, std=scale)
             nn.init.normal_(block.mlp_output.weight, std=scale)
 
@@ -192,9 +198,9 @@ class Transformer(nn.Module):
         return hidden
 
 
-def initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module, *, deviation: float = 0.02) -> None:
     """GPT-2's initial values: normal with deviation 0.02, biases zero. For `Module.apply`."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=deviation)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

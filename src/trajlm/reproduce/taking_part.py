@@ -12,6 +12,12 @@ from trajlm.runs.cells import Cell
 from trajlm.runs.config import resolve
 
 USUAL_RECIPE = "small"
+TITLES = {
+    "decision_transformer": "Decision Transformer",
+    "trajectory_transformer": "Trajectory Transformer",
+    "behavior_cloning": "BC",
+    "percent_behavior_cloning": "%BC",
+}
 
 
 def recipes(experiment: Experiment, asked: Sequence[str]) -> tuple[str, ...]:
@@ -39,6 +45,11 @@ def _recipes_of(experiment: Experiment, reference: str) -> list[str]:
     if own or USUAL_RECIPE in entry.recipes:
         return own or [f"{reference}/{USUAL_RECIPE}"]
     raise UsageError(f"{reference!r} names no recipe; write {reference}/{entry.recipes[0]}")
+
+
+def algorithm_title(recipe: str) -> str:
+    """A recipe, or an algorithm's name, as tables and pictures call it."""
+    return TITLES.get(recipe.split("/")[0], recipe)
 
 
 def first_of_each(recipes: Sequence[str]) -> list[str]:

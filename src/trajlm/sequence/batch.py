@@ -15,10 +15,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class WindowRequest:
-    """What an algorithm wants of each window: `length` steps of these `columns`."""
+    """What an algorithm wants of each window: `length` steps of these `columns`.
+
+    `from_start`: training windows begin at their episode's first step, not anywhere.
+    """
 
     length: int
     columns: tuple[str, ...]
+    from_start: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

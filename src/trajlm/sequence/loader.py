@@ -79,6 +79,7 @@ class Loader:
             step=step,
             rank=self.rank,
             version=self.gatherer.store.version,
+            from_start=self.gatherer.request.from_start,
         )
         return self.gatherer.batch(windows)
 

@@ -24,15 +24,26 @@ class Windows(NamedTuple):
 
 
 def sample_windows(
-    lengths: np.ndarray, *, batch_size: int, seed: int, step: int, rank: int, version: int
+    lengths: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    rank: int,
+    version: int,
+    from_start: bool = False,
 ) -> Windows:
-    """The windows of one batch: a pure function of its arguments. `lengths` (E,)."""
+    """The windows of one batch: a pure function of its arguments. `lengths` (E,).
+
+    `from_start`: the same episodes, each from its first step.
+    """
     ends = np.cumsum(lengths)
     lanes = np.arange(rank * batch_size, (rank + 1) * batch_size)
     bits = counter_bits(seed, step, version, lanes)
     step_rows = (bits % np.uint64(ends[-1])).astype(np.int64)
     episode = np.searchsorted(ends, step_rows, side="right")
-    return Windows(episode, step_rows - (ends - lengths)[episode])
+    start = step_rows - (ends - lengths)[episode]
+    return Windows(episode, np.zeros_like(start) if from_start else start)
 
 
 def tile_windows(lengths: np.ndarray, *, length: int) -> Windows:

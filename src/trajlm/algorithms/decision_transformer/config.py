@@ -20,6 +20,10 @@ class Config:
     by it; None takes a fifth of the data's largest absolute return. `max_timestep`: rows of the
     timestep table; None takes the data's longest episode. `published_parts`: carry the published
     model's heads for states and returns, which no loss reads, for the way back to `transformers`.
+    `initial_deviation`: of the initial weights; GPT-2's, or about 1 / sqrt(width) for small widths.
+    `from_start`: learn from windows that begin with their episode; for a context that holds a whole
+    one. `predict_returns`: also learn which of `return_bins` evenly spaced returns will follow, from
+    states and actions alone: the model is a critic too, and may choose what to ask for.
     """
 
     context_length: int = 20
@@ -32,6 +36,10 @@ class Config:
     return_scale: float | None = None
     max_timestep: int | None = None
     published_parts: bool = False
+    from_start: bool = False
+    predict_returns: bool = False
+    return_bins: int = 51
+    initial_deviation: float = 0.02
 
     def __post_init__(self) -> None:
         if not 1 <= self.context_length <= 4096:
@@ -42,6 +50,10 @@ class Config:
             raise UsageError(f"return_scale: {self.return_scale} is not positive and finite")
         if self.max_timestep is not None and not 1 <= self.max_timestep <= 1_000_000:
             raise UsageError(f"max_timestep: {self.max_timestep} is not in 1..1000000")
+        if not 0.0 < self.initial_deviation <= 1.0:
+            raise UsageError(f"initial_deviation: {self.initial_deviation} is not in (0, 1]")
+        if not 2 <= self.return_bins <= 4096:
+            raise UsageError(f"return_bins: {self.return_bins} is not in 2..4096")
         if self.num_layers * self.width * self.width > 2**31 // 12:
             raise UsageError(
                 f"width: {self.width} with {self.num_layers} layers is over 2^31 weights"
@@ -56,12 +68,16 @@ class PolicyConfig:
     side by side. `max` (also None) is the best return in the data, `q95` their 95% quantile,
     `expert` the expert behaviour's mean return. `context_length`: steps of history
     used, at most the model's; None uses all. `temperature`: 0 takes the likeliest of discrete
-    actions, above it they are drawn (1: as the model believes). `precision`: of the forward pass.
+    actions, above it they are drawn (1: as the model believes). `return_prior`: above 0, a model that
+    predicts returns asks for one that it finds likely, at most the target; the higher, the more a
+    high return counts against a likely one (published for the graph: 10). `precision`: of the
+    forward pass.
     """
 
     target_return: tuple[float | str, ...] | None = None
     context_length: int | None = None
     temperature: float = 0.0
+    return_prior: float = 0.0
     precision: Literal["float32", "bf16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -69,5 +85,7 @@ class PolicyConfig:
             check_target(target)
         if not 0.0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature: {self.temperature} is negative or not finite")
+        if not 0.0 <= self.return_prior < float("inf"):
+            raise UsageError(f"return_prior: {self.return_prior} is negative or not finite")
         if self.context_length is not None and self.context_length < 1:
             raise UsageError(f"context_length: {self.context_length} is less than 1")

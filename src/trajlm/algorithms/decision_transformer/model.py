@@ -11,12 +11,18 @@ Deliberate differences from the published code, none of which changes the maths 
 - states are normalised first and padded after, in training and acting alike (the published code
   pads first in training: known for its mismatch with evaluation).
 
+With `predict_returns` (the published paper's critic, section 5.6) a head reads the return-to-go from
+the state token, in windows whose returns are hidden: a learned vector stands in their place. Every
+fourth window of a batch is such a one, the others are learned from as ever; so one model both acts
+on a return and, without knowing it, foretells it.
+
 Legend: B batch, T = K steps, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +42,7 @@ from trajlm.nn.encoders import action_encoder, encoder
 from trajlm.nn.heads import action_head
 from trajlm.nn.interleave import interleave
 from trajlm.nn.losses import masked_mean
+from trajlm.nn.returns import ReturnHead
 from trajlm.nn.transformer import AttentionMask, Transformer, TransformerConfig, initialize
 from trajlm.sequence.batch import SequenceBatch, WindowRequest
 
@@ -61,7 +68,11 @@ class Model(Algorithm):
         self.head = action_head(spec.action, width)
         if config.published_parts:
             self.published = PublishedParts(spec, width)
-        self.apply(initialize)
+        if config.predict_returns:
+            low, high = fitted.get("return_range", np.array([0.0, 1.0])).tolist()
+            self.return_head = ReturnHead(width, low=low, high=high, bins=config.return_bins)
+            self.hidden_return = nn.Parameter(torch.zeros(width))
+        self.apply(partial(initialize, deviation=config.initial_deviation))
         self.transformer = Transformer(
             TransformerConfig(
                 width=width,
@@ -71,6 +82,7 @@ class Model(Algorithm):
                 activation=config.activation,
                 residual_dropout=config.dropout,
                 attention_dropout=config.dropout,
+                initial_deviation=config.initial_deviation,
             )
         )
 
@@ -86,6 +98,10 @@ class Model(Algorithm):
         largest = float(np.abs(store.returns).max(initial=0.0))
         scale = config.return_scale or (largest / 5.0 if largest > 0 else 1.0)
         fitted["return_scale"] = np.array(scale)
+        if config.predict_returns:
+            ends = [(part.min(), part.max()) for part in returns_to_go if len(part)]
+            low, high = min(low for low, _ in ends), max(high for _, high in ends)
+            fitted["return_range"] = np.array([low, max(high, low + 1e-6)])
         return Prepared(store=store.with_column("returns_to_go", returns_to_go), fitted=fitted)
 
     @classmethod
@@ -96,22 +112,37 @@ class Model(Algorithm):
     def windows(cls, config: Config, spec: DataSpec) -> WindowRequest:
         observations = tuple(leaves(spec.observation, "observations"))
         return WindowRequest(
-            length=config.context_length, columns=(*observations, "actions", "returns_to_go")
+            length=config.context_length,
+            columns=(*observations, "actions", "returns_to_go"),
+            from_start=config.from_start,
         )
 
     def forward(self, batch: SequenceBatch) -> Loss:
         """The head's error of the recorded actions, mean over real steps.
 
-        Squared error of continuous actions, as published; cross-entropy of discrete ones.
+        Squared error of continuous actions, as published; cross-entropy of discrete ones. With
+        `predict_returns` the mean over three windows of four, plus the return head's over the others.
         """
+        known = None
+        if self.config.predict_returns:
+            known = torch.arange(len(batch), device=batch.mask.device) % 4 != 0
         hidden = self.hidden(
             returns_to_go=batch.columns["returns_to_go"],
             observations=batch.observations,
             actions=batch.actions,
             timesteps=batch.timesteps,
+            known=known,
         )
-        loss = masked_mean(self.head.loss(hidden, batch.actions), batch.mask)
-        return Loss(loss, {"loss": loss.detach()})
+        errors = self.head.loss(hidden, batch.actions)
+        if known is None:
+            loss = masked_mean(errors, batch.mask)
+            return Loss(loss, {"loss": loss.detach()})
+        acting = masked_mean(errors, batch.mask & known[:, None])
+        foretold = self.return_head.loss(hidden, batch.columns["returns_to_go"])
+        foretelling = masked_mean(foretold, batch.mask & ~known[:, None])
+        loss = acting + foretelling
+        metrics = {"loss": loss, "action_loss": acting, "return_loss": foretelling}
+        return Loss(loss, {name: value.detach() for name, value in metrics.items()})
 
     def hidden(
         self,
@@ -121,6 +152,7 @@ class Model(Algorithm):
         actions: Tensor,
         timesteps: Tensor,
         visible: Tensor | None = None,
+        known: Tensor | None = None,
         last_only: bool = False,
         attention: list[Tensor] | None = None,
     ) -> Tensor:
@@ -128,11 +160,15 @@ class Model(Algorithm):
 
         `returns_to_go` (B, T), `observations` (B, T, ...) and `actions` (B, T, ...) raw (the last
         action is not looked at), `timesteps` (B, T); `visible` (B, T) bool where some steps are
-        padding on the left.
+        padding on the left. `known` (B,) bool, where returns are predicted: windows whose returns
+        are shown; None shows all.
         """
         time = self.embed_timestep(timesteps)
+        asked = self.embed_return((returns_to_go / self.return_scale)[..., None])
+        if known is not None:
+            asked = torch.where(known[:, None, None], asked, self.hidden_return.to(asked.dtype))
         tokens = interleave(
-            self.embed_return((returns_to_go / self.return_scale)[..., None]) + time,
+            asked + time,
             self.embed_observation(observations) + time,
             self.embed_action(actions) + time,
         )
@@ -148,6 +184,31 @@ class Model(Algorithm):
                 mask = AttentionMask(visible_keys=mask.visible_keys[:, :-1])
         hidden: Tensor = self.transformer(tokens, mask=mask, outputs=outputs, attention=attention)
         return hidden
+
+    @torch.inference_mode()
+    def foretell(
+        self,
+        *,
+        observations: Any,
+        actions: Tensor,
+        timesteps: Tensor,
+        attention: list[Tensor] | None = None,
+    ) -> Tensor:
+        """The return expected from each step on, (B, T), of what has been seen until then.
+
+        Arguments as of `hidden`. Needs `predict_returns`; raises `UsageError` without it.
+        """
+        if not self.config.predict_returns:
+            raise UsageError("foretell: this model predicts no returns; train predict_returns")
+        hidden = self.hidden(
+            returns_to_go=torch.zeros(timesteps.shape, device=timesteps.device),
+            observations=observations,
+            actions=actions,
+            timesteps=timesteps,
+            known=torch.zeros(len(timesteps), dtype=torch.bool, device=timesteps.device),
+            attention=attention,
+        )
+        return self.return_head.mean(hidden)
 
     def policy(
         self, config: PolicyConfig | None = None, *, guide: Critic | None = None, **overrides: Any

@@ -73,7 +73,12 @@ class DecisionTransformerPolicy:
         target = overrides.get("target_return")
         if isinstance(target, int | float | str):
             overrides["target_return"] = (target,)
-        return cls(model.eval(), overridden(config, overrides, name="policy"))
+        config = overridden(config, overrides, name="policy")
+        if config.return_prior > 0.0 and not model.config.predict_returns:
+            raise UsageError(
+                "return_prior: this model predicts no returns; train it with model.predict_returns"
+            )
+        return cls(model.eval(), config)
 
     @property
     def context_length(self) -> int:
@@ -112,6 +117,8 @@ class DecisionTransformerPolicy:
     def act(self, carry: Carry, step: Step) -> tuple[Carry, np.ndarray]:
         """The carry with this step in it, and the actions (N, ...) within the bounds."""
         carry = self._observe(carry, step)
+        if self.config.return_prior > 0.0 and step.is_first.any():
+            carry = self._propose(carry)
         action = self.model.head.choose(
             self._hidden(carry),
             temperature=self.config.temperature,
@@ -137,8 +144,18 @@ class DecisionTransformerPolicy:
             steps=torch.where(first, 0, carry.steps) + 1,
         )
 
-    def _hidden(self, carry: Carry) -> Tensor:
-        """What the head reads for the newest step, from as many steps as any slot has: (N, D)."""
+    def _propose(self, carry: Carry) -> Carry:
+        """Fresh episodes ask for a return that is likely from their first state, and high."""
+        proposed = self.model.return_head.propose(
+            self._hidden(carry, known=torch.zeros_like(carry.steps, dtype=torch.bool)),
+            ceiling=carry.target,
+            prior=self.config.return_prior,
+        )
+        asked = torch.where(carry.steps == 1, proposed, carry.remaining[:, -1])
+        return replace(carry, remaining=put_last(carry.remaining, asked))
+
+    def _hidden(self, carry: Carry, *, known: Tensor | None = None) -> Tensor:
+        """What the heads read for the newest step, from as many steps as any slot has: (N, D)."""
         length = min(int(carry.steps.max()), self.context_length)
         ages = torch.arange(length - 1, -1, -1, device=carry.steps.device)
         visible = ages < carry.steps[:, None]  # (N, L)
@@ -153,6 +170,7 @@ class DecisionTransformerPolicy:
                 actions=carry.actions[:, -length:],
                 timesteps=timesteps,
                 visible=None if bool(visible.all()) else visible,
+                known=known,
                 last_only=True,
             )
         return hidden[:, 0].float()

@@ -214,7 +214,13 @@ def _draw_map(axes: Axes, recordings: Sequence[Any]) -> None:
     for left, bottom, right, top in WALLS:
         size = (right - left, top - bottom)
         axes.add_patch(Rectangle((left, bottom), *size, color=picture.MUTED, linewidth=0, zorder=2))
-    axes.set(xlim=(0, SIDE), ylim=(0, SIDE), aspect="equal", xlabel="x, steps are 0.5 at most", ylabel="y")
+    axes.set(
+        xlim=(0, SIDE),
+        ylim=(0, SIDE),
+        aspect="equal",
+        xlabel="x, steps are 0.5 at most",
+        ylabel="y",
+    )
     axes.set(xticks=range(0, 11, 2), yticks=range(0, 11, 2))
     axes.grid(visible=False)
     for side in ("top", "right"):
