@@ -187,7 +187,8 @@ def percent(row: Mapping[str, Any]) -> str:
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
     """Two maps with ways, for pairs the data shows and pairs it does not, above the successes."""
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=(2.6, 1)))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(2.6, 1))
+    above, below = halves
     maps = above.subplots(1, 2)
     found = results["picture"]
     for axes, shown, name in zip(
