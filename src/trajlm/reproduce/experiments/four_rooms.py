@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trajlm.reproduce import four_rooms_ways as ways
 from trajlm.reproduce import picture, taking_part
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
