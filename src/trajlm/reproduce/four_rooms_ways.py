@@ -36,6 +36,18 @@ def seeds_of(rooms: Sequence[tuple[int, int]], *, number: int, first: int) -> li
     return list(islice(filter(fits, count(first)), number))
 
 
+def shown_among(seeds: Sequence[int]) -> list[bool]:
+    """Whether the recordings show ways between the rooms of each seed's start and goal."""
+    from trajlm.collect.four_rooms import UNSHOWN
+    from trajlm.envs.four_rooms import FourRooms, room_of
+
+    world, shown = FourRooms(), []
+    for seed in seeds:
+        world.reset(seed=seed)
+        shown.append((room_of(world.position), room_of(world.goal)) not in UNSHOWN)
+    return shown
+
+
 def reached_by_model(run: Path, *, env_id: str, seeds: Sequence[int]) -> list[float]:
     """Whether the last checkpoint of a run, with its own policy settings, reaches each goal: 1 or 0."""
     from trajlm.evaluation.rollout import rollout
