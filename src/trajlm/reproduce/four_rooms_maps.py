@@ -38,7 +38,7 @@ def draw_map(axes: Axes, recordings: Sequence[Any]) -> None:
 def draw_way(axes: Axes, way: Mapping[str, Any], colour: str) -> None:
     """A way walked from its start to its goal, over the beams of the plan that it began with."""
     for beam in way["beams"]:
-        axes.plot(*zip(*beam, strict=True), color=colour, alpha=0.2, linewidth=1.2, zorder=3)
+        axes.plot(*zip(*beam, strict=True), color=colour, alpha=0.03, linewidth=5, zorder=3)
     (x, y), (goal_x, goal_y) = way["path"][0], way["goal"]
     axes.plot(
         *zip(*way["path"], strict=True), color=colour, marker=".", markersize=4, linewidth=1.6,
@@ -46,6 +46,8 @@ def draw_way(axes: Axes, way: Mapping[str, Any], colour: str) -> None:
     )  # fmt: skip
     axes.plot(x, y, "o", color=colour, markersize=9, markeredgecolor="white", zorder=5)
     axes.plot(goal_x, goal_y, "*", color=colour, markersize=16, markeredgecolor="white", zorder=5)
+    if not way["reached"]:
+        axes.plot(*way["path"][-1], "X", color=picture.INK, markersize=9, zorder=6, clip_on=False)
 
 
 def draw_legend(panel: Any) -> None:
@@ -57,7 +59,8 @@ def draw_legend(panel: Any) -> None:
         Line2D([], [], color=ink, marker="o", linestyle="", markersize=8, label="start"),
         Line2D([], [], color=ink, marker="*", linestyle="", markersize=13, label="goal"),
         Line2D([], [], color=ink, marker=".", linewidth=1.6, label="path walked, a dot a step"),
-        Line2D([], [], color=ink, alpha=0.35, label="beams of a plan from the start"),
+        Line2D([], [], color=ink, alpha=0.25, linewidth=5, label="beams of a plan from the start"),
+        Line2D([], [], color=ink, marker="X", linestyle="", markersize=8, label="not reached"),
         Line2D([], [], color=picture.DATA, linewidth=1, label="recordings in the data"),
     ]
-    panel.legend(handles=entries, loc="outside lower center", ncols=5, fontsize=9)
+    panel.legend(handles=entries, loc="outside lower center", ncols=6, fontsize=9)
