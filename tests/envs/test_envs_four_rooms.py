@@ -33,6 +33,7 @@ from trajlm.envs.four_rooms_planner import length_of, shortest_way, towards
 from trajlm.envs.make import make_environment, make_vector, max_episode_steps
 
 coordinates = st.floats(0.0, SIDE)
+drawn = st.tuples(coordinates, coordinates).filter(lambda point: is_free(point, clearance=0.3))
 floor = st.tuples(coordinates, coordinates).filter(lambda point: is_free(point, clearance=0.01))
 displacements = st.tuples(st.floats(-20.0, 20.0), st.floats(-20.0, 20.0))
 
@@ -207,11 +208,12 @@ def test_the_shortest_way_leads_through_doors_and_no_neighbouring_way_is_shorter
     assert math.dist(start, goal) - 1e-9 <= length_of(corners) <= length_of(middles) + 1e-9
 
 
-@given(floor, floor, st.floats(0.1, LONGEST_STEP))
+@given(drawn, drawn, st.floats(0.1, LONGEST_STEP))
 def test_the_planner_arrives(start, goal, speed):
+    """As soon as it can, but for what it slides along a door's jambs."""
     world = FourRooms()
     world.reset(seed=0, options={"start": start, "goal": goal})
-    limit = math.ceil(length_of(shortest_way(start, goal)) / speed) + 5
+    limit = math.ceil((length_of(shortest_way(start, goal)) + 3.0) / speed)
     for _ in range(limit):
         action = towards(world.position, goal, speed=speed)
         assert np.linalg.norm(action) <= speed + 1e-9

@@ -26,14 +26,16 @@ def test_it_runs_whole(found):
     results, folder = found
     assert results["held"] == "untested"
     methods = [*four_rooms.EXPERIMENT.algorithms, "random", "oracle"]
-    pairs = (four_rooms.RANDOM_PAIRS, four_rooms.UNSHOWN_PAIRS)
+    pairs = (four_rooms.RANDOM_PAIRS, four_rooms.SHOWN_PAIRS, four_rooms.UNSHOWN_PAIRS)
     assert [(row["method"], row["pairs"]) for row in results["rows"]] == [
         (method, each) for method in methods for each in pairs
     ]
     for row in results["rows"]:
         low, high = row["interval"]
-        assert 0.0 <= low <= row["success"] <= high <= 1.0 and row["episodes"] == 4
-    assert [row["success"] for row in results["rows"][-2:]] == [1.0, 1.0]
+        assert 0.0 <= low <= row["success"] <= high <= 1.0
+    shown = sum(ways.shown_among(range(1000, 1004)))
+    assert [row["episodes"] for row in results["rows"]] == [4, shown, 4] * 4
+    assert [row["success"] for row in results["rows"][-3:]] == [1.0, 1.0, 1.0]
     for name in ("picture.png", "picture.svg"):
         assert 10_000 < (folder / name).stat().st_size < 500_000
 
@@ -73,6 +75,8 @@ def test_seeds_are_those_of_the_rooms_asked_for():
         if {room_of(world.position), room_of(world.goal)} == {0, 3}:
             fitting.append(seed)
     assert fitting == seeds
+    shown = ways.shown_among(range(50, seeds[-1] + 1))
+    assert [seed for seed, each in enumerate(shown, 50) if not each] == seeds
 
 
 def test_the_planner_reaches_what_chance_does_not():
@@ -102,6 +106,14 @@ def test_wilsons_interval():
         assert wilson_interval(*counts) == pytest.approx(interval, abs=5e-5)
     with pytest.raises(UsageError):
         wilson_interval(3, 2)
+
+
+def test_random_pairs_are_split_by_what_the_data_shows():
+    rows = four_rooms.rows_of(
+        "m", {0: [1.0, 0.0, 1.0, 1.0]}, [True, False, True, True], {0: [0.0, 1.0]}
+    )
+    assert [row["success"] for row in rows] == [0.75, 1.0, 0.5]
+    assert [row["episodes"] for row in rows] == [4, 3, 2]
 
 
 def test_an_algorithm_that_asks_for_returns_is_refused():

@@ -36,6 +36,18 @@ def seeds_of(rooms: Sequence[tuple[int, int]], *, number: int, first: int) -> li
     return list(islice(filter(fits, count(first)), number))
 
 
+def shown_among(seeds: Sequence[int]) -> list[bool]:
+    """Whether the recordings show ways between the rooms of each seed's start and goal."""
+    from trajlm.collect.four_rooms import UNSHOWN
+    from trajlm.envs.four_rooms import FourRooms, room_of
+
+    world, shown = FourRooms(), []
+    for seed in seeds:
+        world.reset(seed=seed)
+        shown.append((room_of(world.position), room_of(world.goal)) not in UNSHOWN)
+    return shown
+
+
 def reached_by_model(run: Path, *, env_id: str, seeds: Sequence[int]) -> list[float]:
     """Whether the last checkpoint of a run, with its own policy settings, reaches each goal: 1 or 0."""
     from trajlm.evaluation.rollout import rollout
@@ -83,7 +95,7 @@ def _reached(
 
 def drawn_ways(run: Path, *, env_id: str, horizon: int, beam_width: int) -> list[dict[str, Any]]:
     """For each of `DRAWN_PAIRS` an episode: the path walked (T+1, 2), the goal, and the beams of a
-    plan from its start, `horizon` steps long, each cut where it reaches the goal."""
+    plan from its start, `horizon` steps long, each cut where it reaches the goal or comes nearest to it."""
     from trajlm.envs.make import make_vector
     from trajlm.evaluation.rollout import rollout
 
@@ -151,11 +163,14 @@ def _futures(planner: Any, step: Any) -> list[np.ndarray]:
 
 
 def _until(places: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """The places up to the first within the success radius of the goal."""
+    """The places up to the first within the success radius of the goal, or else to the nearest:
+    recordings end there, so what a plan holds after it means nothing."""
     from trajlm.envs.four_rooms import SUCCESS_RADIUS
 
-    near = np.flatnonzero(np.linalg.norm(places - goal, axis=1) <= SUCCESS_RADIUS)
-    return places[: near[0] + 1] if len(near) else places
+    distances = np.linalg.norm(places - goal, axis=1)
+    near = np.flatnonzero(distances <= SUCCESS_RADIUS)
+    last = near[0] if len(near) else distances.argmin()
+    return places[: int(last) + 1]
 
 
 def _rounded(places: np.ndarray) -> Any:

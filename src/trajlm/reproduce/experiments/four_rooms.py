@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trajlm.reproduce import four_rooms_maps as maps
 from trajlm.reproduce import four_rooms_ways as ways
 from trajlm.reproduce import picture, taking_part
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BAR = 0.9
-RANDOM_PAIRS, UNSHOWN_PAIRS = "random pairs", "pairs never shown"
+RANDOM_PAIRS, SHOWN_PAIRS, UNSHOWN_PAIRS = "random pairs", "of these, shown", "pairs never shown"
 TITLES = {
     "trajectory_transformer": "Trajectory Transformer",
     "behavior_cloning": "behaviour cloning",
@@ -38,20 +39,15 @@ def refuses(recipe: str) -> str | None:
 
 
 def run(context: Context) -> Findings:
-    settings, rows = context.settings, []
     cells = {recipe: cells_of(context, recipe) for recipe in context.algorithms}
     found = {
         row["command"]: row["returns"]
         for row in context.train([cell for each in cells.values() for cell in each])
     }
-    number = settings["episodes"]
-    unshown = _unshown_seeds(number)
+    number = context.settings["episodes"]
+    seeds, unshown = range(ways.FIRST_SEED, ways.FIRST_SEED + number), _unshown_seeds(number)
+    shown, rows = ways.shown_among(seeds), []
     for recipe, each in cells.items():
-        rows.append(
-            ways.summary(
-                recipe, RANDOM_PAIRS, {n: found[cell.command] for n, cell in enumerate(each)}
-            )
-        )
         further = {
             n: context.part(
                 f"unshown-{cell.name}",
@@ -64,29 +60,48 @@ def run(context: Context) -> Findings:
             )
             for n, cell in enumerate(each)
         }
-        rows.append(ways.summary(recipe, UNSHOWN_PAIRS, further))
+        reached = {n: found[cell.command] for n, cell in enumerate(each)}
+        rows += rows_of(recipe, reached, shown, further)
     for method, measure in (
         ("random", ways.reached_by_chance),
         ("oracle", ways.reached_by_planner),
     ):
-        for pairs, seeds in (
-            (RANDOM_PAIRS, range(ways.FIRST_SEED, ways.FIRST_SEED + number)),
-            (UNSHOWN_PAIRS, unshown),
-        ):
-            key = f"{method}-{pairs.replace(' ', '-')}"
-            reached = context.part(key, partial(measure, seeds))
-            rows.append(ways.summary(method, pairs, {0: reached}))
-    planner = next((recipe for recipe in cells if plans_to_goals(recipe)), None)
-    drawn = []
-    if planner is not None:
-        drawn = context.part(
-            "drawn",
-            lambda: ways.drawn_ways(
-                context.run_of(cells[planner][0]), env_id=env_of(planner), **settings["drawn"]
-            ),
-        )
+        reached = {0: context.part(f"{method}-random-pairs", partial(measure, seeds))}
+        further = {0: context.part(f"{method}-pairs-never-shown", partial(measure, unshown))}
+        rows += rows_of(method, reached, shown, further)
     data = context.part("data", lambda: ways.sample_of(dataset(context, hindsight=False), 150))
-    return findings(context, rows, {"ways": drawn, "data": data})
+    return findings(context, rows, {"ways": drawn_ways(context, cells), "data": data})
+
+
+def rows_of(
+    method: str,
+    reached: Mapping[int, Sequence[float]],
+    shown: Sequence[bool],
+    further: Mapping[int, Sequence[float]],
+) -> list[dict[str, Any]]:
+    """A method's rows: over random pairs, those of them that the data shows, and pairs it does not."""
+    among = {
+        seed: [each for each, is_shown in zip(found, shown, strict=True) if is_shown]
+        for seed, found in reached.items()
+    }
+    return [
+        ways.summary(method, RANDOM_PAIRS, reached),
+        ways.summary(method, SHOWN_PAIRS, among),
+        ways.summary(method, UNSHOWN_PAIRS, further),
+    ]
+
+
+def drawn_ways(context: Context, cells: Mapping[str, Sequence[Cell]]) -> Any:
+    """The ways of the first model that is asked for goals; none where there is none."""
+    planner = next((recipe for recipe in cells if plans_to_goals(recipe)), None)
+    if planner is None:
+        return []
+    return context.part(
+        "drawn",
+        lambda: ways.drawn_ways(
+            context.run_of(cells[planner][0]), env_id=env_of(planner), **context.settings["drawn"]
+        ),
+    )
 
 
 def cells_of(context: Context, recipe: str) -> list[Cell]:
@@ -142,27 +157,31 @@ def findings(
         by_method.setdefault(row["method"], {})[row["pairs"]] = row
     planners = [name for name in context.algorithms if plans_to_goals(name)]
     holding = [name for name in planners if by_method[name][RANDOM_PAIRS]["success"] >= BAR]
-    sentences = [
-        f"{title(name)} reaches {percent(pairs[RANDOM_PAIRS])} of random goals and "
-        f"{percent(pairs[UNSHOWN_PAIRS])} of those between rooms whose direct way no recording shows"
+    shares = [
+        f"{title(name)} {percent(pairs[RANDOM_PAIRS])} and {percent(pairs[UNSHOWN_PAIRS])}"
         for name, pairs in by_method.items()
     ]
     return Findings(
         held=context.held(len(holding), of=max(1, len(planners))),
-        verdict="; ".join(sentences) + ".",
+        verdict=(
+            "Of random goals, and of goals between rooms whose ways no recording shows, are reached: "
+            + "; ".join(shares)
+            + f". The bar is {100 * BAR:.0f}% of random goals."
+        ),
         tables=(
             Table(
                 title="Goals reached, percent of episodes",
-                columns=("method", RANDOM_PAIRS, UNSHOWN_PAIRS),
+                columns=("method", RANDOM_PAIRS, SHOWN_PAIRS, UNSHOWN_PAIRS),
                 lines=tuple(
-                    (title(name), percent(pairs[RANDOM_PAIRS]), percent(pairs[UNSHOWN_PAIRS]))
+                    (title(name), *(percent(row) for row in pairs.values()))
                     for name, pairs in by_method.items()
                 ),
                 note=(
-                    f"{context.settings['episodes']} pairs of start and goal a column, in brackets: "
-                    f"{rows[0]['interval_kind']}; {len(context.seeds)} training seed(s). Random pairs "
-                    "are drawn from all rooms, those never shown among them; never shown: from the "
-                    "south-west room to the north-east one, or back"
+                    f"{rows[0]['episodes']} pairs of start and goal, drawn from all rooms; "
+                    f"{rows[1]['episodes']} of them between rooms whose ways the data shows; "
+                    f"{rows[2]['episodes']} further pairs from the south-west room to the north-east "
+                    f"one or back, whose ways it never shows. In brackets: {rows[0]['interval_kind']}; "
+                    f"training seeds: {len(context.seeds)}"
                 ),
             ),
         ),
@@ -185,78 +204,28 @@ def percent(row: Mapping[str, Any]) -> str:
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
     """Two maps with ways, for pairs the data shows and pairs it does not, above the successes."""
-    halves: Any = figure.subfigures(2, 1, height_ratios=(2.6, 1))
-    above, below = halves
-    maps = above.subplots(1, 2)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.3, 1)).flat
+    panels = above.subplots(1, 2)
     found = results["picture"]
     for axes, shown, name in zip(
-        maps,
+        panels,
         (True, False),
         ("Pairs of rooms that the data shows", "Pairs never shown"),
         strict=True,
     ):
-        _draw_map(axes, found["data"])
+        maps.draw_map(axes, found["data"])
         axes.set_title(name)
         for place, way in enumerate(way for way in found["ways"] if way["shown"] == shown):
-            _draw_way(axes, way, picture.SERIES[place])
-    _draw_legend(above)
+            maps.draw_way(axes, way, picture.SERIES[place])
+    maps.draw_legend(above)
     _draw_successes(below.subplots(), results["rows"])
-
-
-def _draw_map(axes: Axes, recordings: Sequence[Any]) -> None:
-    from matplotlib.patches import Rectangle
-
-    from trajlm.envs.four_rooms import SIDE, WALLS
-
-    for places in recordings:
-        axes.plot(*zip(*places, strict=True), color=picture.GRID, linewidth=0.7, zorder=0)
-    for left, bottom, right, top in WALLS:
-        size = (right - left, top - bottom)
-        axes.add_patch(Rectangle((left, bottom), *size, color=picture.MUTED, linewidth=0, zorder=2))
-    axes.set(
-        xlim=(0, SIDE),
-        ylim=(0, SIDE),
-        aspect="equal",
-        xlabel="x, steps are 0.5 at most",
-        ylabel="y",
-    )
-    axes.set(xticks=range(0, 11, 2), yticks=range(0, 11, 2))
-    axes.grid(visible=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(True)
-
-
-def _draw_way(axes: Axes, way: Mapping[str, Any], colour: str) -> None:
-    for beam in way["beams"]:
-        axes.plot(*zip(*beam, strict=True), color=colour, alpha=0.2, linewidth=1.2, zorder=3)
-    (x, y), (goal_x, goal_y) = way["path"][0], way["goal"]
-    axes.plot(
-        *zip(*way["path"], strict=True), color=colour, marker=".", markersize=4, linewidth=1.6,
-        zorder=4,
-    )  # fmt: skip
-    axes.plot(x, y, "o", color=colour, markersize=9, markeredgecolor="white", zorder=5)
-    axes.plot(goal_x, goal_y, "*", color=colour, markersize=16, markeredgecolor="white", zorder=5)
-
-
-def _draw_legend(panel: Any) -> None:
-    from matplotlib.lines import Line2D
-
-    ink = picture.INK
-    entries = [
-        Line2D([], [], color=ink, marker="o", linestyle="", markersize=8, label="start"),
-        Line2D([], [], color=ink, marker="*", linestyle="", markersize=13, label="goal"),
-        Line2D([], [], color=ink, marker=".", linewidth=1.6, label="path walked, a dot a step"),
-        Line2D([], [], color=ink, alpha=0.35, label="beams of a plan from the start"),
-        Line2D([], [], color=picture.DATA, linewidth=1, label="recordings in the data"),
-    ]
-    panel.legend(handles=entries, loc="outside lower center", ncols=5, fontsize=9)
 
 
 def _draw_successes(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    for place, pairs in enumerate((RANDOM_PAIRS, UNSHOWN_PAIRS)):
+    for place, pairs in enumerate((RANDOM_PAIRS, SHOWN_PAIRS, UNSHOWN_PAIRS)):
         chosen = [row for row in rows if row["pairs"] == pairs]
-        heights = [methods.index(row["method"]) + 0.26 * (place - 0.5) for row in chosen]
+        heights = [methods.index(row["method"]) + 0.25 * (place - 1) for row in chosen]
         share = [100 * row["success"] for row in chosen]
         ends = [[100 * abs(row["interval"][k] - row["success"]) for row in chosen] for k in (0, 1)]
         axes.errorbar(
@@ -334,5 +303,5 @@ EXPERIMENT = Experiment(
         "Two maps of four rooms with paths from starts to goals and the beams of their plans; below, "
         "the share of goals reached by each method with intervals."
     ),
-    figure_size=(11.0, 8.6),
+    figure_size=(11.0, 9.0),
 )
