@@ -46,7 +46,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("list",), ("train", "--help"), ("evaluate", "--help")]
+    "arguments",
+    [
+        *(("--help",), ("list",), ("train", "--help"), ("evaluate", "--help")),
+        *(("reproduce",), ("reproduce", "--help")),
+    ],
 )
 def test_help_and_list_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert not modules_after(run_main(*arguments)) & HEAVY

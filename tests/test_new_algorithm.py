@@ -32,6 +32,7 @@ class Config:
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     sign: float = 1.0
+    target_return: tuple[float | str, ...] | None = None
 ''',
     "mean_action/model.py": """from dataclasses import dataclass
 
@@ -107,6 +108,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+EXPERIMENTS = ("return-conditioning", "credit-and-data")
+
+
 def files_of_the_project() -> dict[str, bytes]:
     return {
         str(p): p.read_bytes() for p in (ROOT / "src").rglob("*") if p.suffix in (".py", ".yaml")
@@ -122,7 +126,7 @@ def call(packages: Path, folder: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -147,4 +151,17 @@ def test_a_new_algorithm_is_trained_scored_and_reported_without_an_edit(
     )
     call(packages, tmp_path, "report", "runs/one", "runs/many", "--output", "page.html")
     assert "Mean Action" in (tmp_path / "page.html").read_text()
+    assert files_of_the_project() == before
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_new_algorithm_takes_part_in_an_experiment_without_an_edit(
+    experiment: str, packages: Path, tmp_path: Path
+) -> None:
+    before = files_of_the_project()
+    asked = [experiment, "--scale", "debug", "--algorithms", "mean_action/small", "--json"]
+    found = json.loads(call(packages, tmp_path, "reproduce", *asked))
+    assert "mean_action/small" in {row["recipe"] for row in found["rows"]}
+    assert found["protocol"]["algorithms"] == ["mean_action/small"]
+    assert (tmp_path / found["folder"] / "picture.png").is_file()
     assert files_of_the_project() == before

@@ -63,8 +63,8 @@ class Context:
         return self._before + time.monotonic() - self._started
 
     def held(self, count: int, *, of: int) -> Held:
-        """Whether a claim held in `count` of `of` cases; `debug` cannot say."""
-        if self.scale_name == "debug":
+        """Whether a claim held in `count` of `of` cases; `debug`, or no case, cannot say."""
+        if self.scale_name == "debug" or not of:
             return "untested"
         return "yes" if count == of else "partly" if count else "no"
 

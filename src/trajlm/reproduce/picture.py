@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trajlm.core.files import replace_file
 from trajlm.reproduce.base import Experiment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PICTURE = "picture"
 INK, MUTED, GRID, DATA = "#1b1e23", "#596270", "#e4e5e8", "#b9bec7"
@@ -64,10 +66,22 @@ def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> li
     return written
 
 
-def wrapped(text: str, *, width: int = 16) -> str:
-    """`text` in lines of about `width` characters; an ALGORITHM/RECIPE breaks at its marks."""
-    plain = text.replace("_", " ").replace("/", ": ")
-    return "\n".join(textwrap.wrap(plain, width)) or text
+def draw_score(axes: Axes, row: Mapping[str, Any], *, at: float, series: int) -> None:
+    """A row's `mean`, its `interval` where it has one, and its `seeds` as crosses."""
+    colour, marker = SERIES[series % len(SERIES)], MARKERS[series % len(MARKERS)]
+    if row["interval"] is not None:
+        axes.plot([at, at], row["interval"], color=colour, linewidth=2)
+        axes.plot([at] * len(row["seeds"]), row["seeds"], "x", color=colour, markersize=4)
+    axes.plot(at, row["mean"], marker, color=colour)
+
+
+def mean_and_interval(row: Mapping[str, Any] | None) -> str:
+    """A row's `mean` and `interval` as text; nothing for no row."""
+    if row is None:
+        return ""
+    if row["interval"] is None:
+        return f"{row['mean']:.1f} (n=1)"
+    return f"{row['mean']:.1f} [{row['interval'][0]:.0f}, {row['interval'][1]:.0f}]"
 
 
 def handles(names: Sequence[str]) -> tuple[list[Any], list[str]]:
@@ -81,3 +95,10 @@ def handles(names: Sequence[str]) -> tuple[list[Any], list[str]]:
         for n in range(len(names))
     ]
     return marks, list(names)
+
+
+def lines(*pairs: tuple[str, Any]) -> list[Any]:
+    """What a legend shows of lines by (colour, dash)."""
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=colour, linestyle=dash) for colour, dash in pairs]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from trajlm.core.discovery import algorithm
-from trajlm.core.errors import UsageError
+from trajlm.core.errors import TrajlmError, UsageError
 from trajlm.reproduce.base import Experiment
 from trajlm.runs.cells import Cell
 from trajlm.runs.config import resolve
@@ -89,7 +89,8 @@ def _refuse_misfit(recipe: str, data: str) -> None:
     try:
         model.windows(config.model, spec)
         model.build(config.model, spec, {})
-    except UsageError as error:
+    except Exception as error:  # an installed algorithm may raise anything
+        kind = "" if isinstance(error, TrajlmError) else f"{type(error).__name__}: "
         raise UsageError(
-            f"{recipe} cannot take part with {spec.dataset or data}: {error}"
-        ) from None
+            f"{recipe} cannot take part: it does not fit {spec.dataset or data}: {kind}{error}"
+        ) from error

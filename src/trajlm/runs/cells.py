@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return "-".join(self.keys).replace("/", "-")
+        """A folder's name."""
+        return re.sub(r"[^\w.%-]", "-", "-".join(self.keys))
 
     @property
     def updates(self) -> int | None:

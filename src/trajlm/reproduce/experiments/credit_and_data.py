@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trajlm.evaluation.scores import bootstrap_interval
-from trajlm.reproduce import picture, taking_part
-from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
+from trajlm.reproduce import taking_part
+from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
+from trajlm.reproduce.score_tables import draw_panels, score_tables
 from trajlm.runs.cells import Cell
+from trajlm.runs.config import resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +30,14 @@ TABLES = {
     "reward": "Reward at each step, or all of it at the last",
     "data": "Share of the data",
     "planner": "Planning (n=1: one seed, few episodes)",
+}
+MEASURE = "dataset score (100: expert)"
+XLABELS = {
+    "imitation": "algorithm",
+    "context": "steps",
+    "reward": "",
+    "data": "share of the episodes",
+    "planner": "horizon 5, beam 32",
 }
 HOLDS = 0.9
 """A score that keeps this share of what it is compared with is said to hold."""
@@ -58,10 +69,26 @@ def run(context: Context) -> Findings:
     rows = []
     for (name, case), each in cells.items():
         found = [scores[cell.command] for cell in each]
-        row = {"dataset": name, "table": case.table, "condition": case.condition}
+        row: dict[str, Any] = {"dataset": name, "table": case.table, "condition": case.condition}
         row |= {"recipe": case.recipe, "seeds": found, "mean": float(np.mean(found))}
         rows.append({**row, "interval": bootstrap_interval(found)})
-    return findings(context, rows)
+    return findings(context, [*rows, *unchanged(rows)])
+
+
+def unchanged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The unchanged training once more in every table that changes something, under its name there."""
+    changed = {(row["dataset"], row["recipe"], row["table"]) for row in rows}
+    found = []
+    for row in rows:
+        if row["table"] != "imitation":
+            continue
+        names = {"reward": "dense", "data": "all"}
+        if taking_part.has_setting(row["recipe"], "model.context_length"):
+            names["context"] = str(resolve(row["recipe"]).model.context_length)
+        for table, name in names.items():
+            if (row["dataset"], row["recipe"], table) in changed:
+                found.append({**row, "table": table, "condition": name})
+    return found
 
 
 def cells_of(context: Context, name: str, case: Case) -> list[Cell]:
@@ -89,13 +116,13 @@ def cases_of(context: Context, body: str, tier: str, steps: int) -> Iterator[Cas
     for recipe in context.algorithms:
         yield Case(table="imitation", condition="as it is", recipe=recipe, data=data)
     for recipe in taking_part.first_of_each(context.algorithms):
-        kept = {"recipe": recipe, "data": data}
+        plain = partial(Case, recipe=recipe, data=data)
         if taking_part.has_setting(recipe, "model.context_length"):
             for length in map(str, settings["contexts"]):
                 flags = ("--model.context-length", length)
-                yield Case(table="context", condition=length, extra=flags, **kept)
+                yield plain(table="context", condition=length, extra=flags)
         flags = ("--data.reward", "delayed")
-        yield Case(table="reward", condition="delayed", extra=flags, **kept)
+        yield plain(table="reward", condition="delayed", extra=flags)
         for share in settings["shares"]:
             less = context.shipped(body, tier, steps=steps // share, part=f"share-{share}")
             yield Case(table="data", condition=f"1/{share}", recipe=recipe, data=less)
@@ -114,27 +141,15 @@ def cases_of(context: Context, body: str, tier: str, steps: int) -> Iterator[Cas
 def findings(context: Context, rows: Sequence[Mapping[str, Any]]) -> Findings:
     checks = list(checks_of(rows))
     shown = "; ".join(f"{words}: {'yes' if held else 'no'}" for words, held in checks)
-    planner = (
-        ""
-        if context.settings["planner"]
-        else " The Trajectory Transformer is left out at this scale."
-    )
+    left_out = "" if context.settings["planner"] else " The Trajectory Transformer is left out."
     note = (
         f"dataset score (0: random, 100: expert), mean of {len(context.seeds)} seeds with its 95% "
         f"interval; {context.settings['episodes']} episodes a seed"
     )
     return Findings(
         held=context.held(sum(held for _, held in checks), of=len(checks)),
-        verdict=(shown or "nothing that the claim is about took part") + "." + planner,
-        tables=tuple(
-            Table(
-                title=f"{name}. {title}", columns=("algorithm", *conditions), lines=lines, note=note
-            )
-            for name in dict.fromkeys(row["dataset"] for row in rows)
-            for table, title in TABLES.items()
-            for conditions, lines in [lines_of(rows, name, table)]
-            if lines
-        ),
+        verdict=(shown or "nothing that the claim is about took part") + "." + left_out,
+        tables=score_tables(rows, titles=TABLES, note=note),
         rows=rows,
     )
 
@@ -147,79 +162,20 @@ def checks_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
         if plain is None or not taking_part.takes_target(recipe):
             continue
         cloned = found.get((name, "imitation", "as it is", "behavior_cloning/small"))
+        words = f"{recipe} on {name}: "
         if table == "imitation" and cloned is not None:
+            yield f"{words}{mean:.0f} against {cloned:.0f} of cloning all data", mean > cloned
+        if condition == "delayed":
             yield (
-                f"on {name} {recipe} {mean:.0f} is above cloning all data {cloned:.0f}",
-                mean > cloned,
-            )
-        if table == "reward":
-            yield (
-                f"delayed {mean:.0f} holds {HOLDS:.0%} of dense {plain:.0f}",
+                f"{words}{mean:.0f} with delayed reward against {plain:.0f}, {HOLDS:.0%} of it or more",
                 mean >= HOLDS * plain,
             )
         if table == "context" and condition == "1":
-            yield f"context 1 {mean:.0f} is below the longer one's {plain:.0f}", mean < plain
-
-
-def lines_of(
-    rows: Sequence[Mapping[str, Any]], name: str, table: str
-) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """A table's conditions and its lines, an algorithm each."""
-    inside = [row for row in rows if row["dataset"] == name and row["table"] == table]
-    recipes = dict.fromkeys(row["recipe"] for row in inside)
-    plain = [
-        r
-        for r in rows
-        if r["dataset"] == name and r["table"] == "imitation" and r["recipe"] in recipes
-    ]
-    inside = inside if table in ("imitation", "planner") else [*plain, *inside]
-    found = {(row["recipe"], row["condition"]): cell_text(row) for row in inside}
-    conditions = tuple(dict.fromkeys(row["condition"] for row in inside))
-    lines = tuple((r, *(found.get((r, c), "") for c in conditions)) for r in recipes)
-    return conditions, lines
-
-
-def cell_text(row: Mapping[str, Any]) -> str:
-    if row["interval"] is None:
-        return f"{row['mean']:.1f} (n=1)"
-    return f"{row['mean']:.1f} [{row['interval'][0]:.0f}, {row['interval'][1]:.0f}]"
+            yield f"{words}{mean:.0f} with a context of 1 against {plain:.0f}", mean < plain
 
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
-    """A line of panels for each dataset: scores by condition, seeds as crosses."""
-    rows = results["rows"]
-    names = list(dict.fromkeys(row["dataset"] for row in rows))
-    recipes = list(dict.fromkeys(row["recipe"] for row in rows))
-    drawn = [table for table in TABLES if any(row["table"] == table for row in rows)]
-    grid = figure.subplots(len(names), len(drawn), squeeze=False, sharey="row")
-    for line, name in enumerate(names):
-        for axes, table in zip(grid[line], drawn, strict=True):
-            conditions, lines = lines_of(rows, name, table)
-            if table == "imitation":
-                conditions = tuple(text[0] for text in lines)
-            chosen = [
-                r for r in rows if r["dataset"] == name and r["table"] in (table, "imitation")
-            ]
-            for row in chosen:
-                key = row["recipe"] if table == "imitation" else row["condition"]
-                if key in conditions and row["recipe"] in {text[0] for text in lines}:
-                    _draw_score(axes, row, conditions.index(key), recipes.index(row["recipe"]))
-            axes.set_xticks(range(len(conditions)), [picture.wrapped(each) for each in conditions])
-            if table == "imitation":
-                axes.tick_params(axis="x", rotation=60)
-            axes.set_xlim(-0.6, len(conditions) - 0.4)
-            axes.set_title(picture.wrapped(TABLES[table], width=26))
-        grid[line, 0].set_ylabel(f"{name}\ndataset score (100: expert)")
-    figure.legend(*picture.handles(recipes), loc="outside lower center", ncols=3)
-
-
-def _draw_score(axes: Any, row: Mapping[str, Any], place: int, series: int) -> None:
-    at = place + 0.08 * (series % 7 - 3)
-    colour = picture.SERIES[series % len(picture.SERIES)]
-    if row["interval"] is not None:
-        axes.plot([at, at], row["interval"], color=colour, linewidth=2)
-    axes.plot([at] * len(row["seeds"]), row["seeds"], "x", color=colour, alpha=0.6, markersize=4)
-    axes.plot(at, row["mean"], picture.MARKERS[series % len(picture.MARKERS)], color=colour)
+    draw_panels(figure, results["rows"], titles=TABLES, xlabels=XLABELS, measure=MEASURE)
 
 
 PLANNER = {

@@ -143,32 +143,44 @@ def findings(
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
     """A panel for each dataset: the curves above the histogram of the data's returns."""
     found = results["picture"]["data"]
-    count = len(found)
-    grid = np.atleast_2d(figure.subfigures(-(-count // 2), min(2, count), squeeze=False))
-    for panel, (name, facts) in zip(grid.flat, found.items(), strict=False):
+    recipes = list(dict.fromkeys(line["recipe"] for line in results["rows"]))
+    grid = figure.subfigures(-(-len(found) // 2), min(2, len(found)), squeeze=False)
+    for panel, (name, facts) in zip(np.ravel(grid), found.items(), strict=False):
         above, below = panel.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         lines = [line for line in results["rows"] if line["data"] == name]
-        _draw_curves(above, lines, facts)
+        ends = [lines[0]["asked"][0], lines[0]["asked"][-1]]
+        above.plot(ends, ends, color=picture.MUTED, linestyle="--", linewidth=1)
+        for line in lines:
+            _draw_curve(above, line, recipes.index(line["recipe"]))
+        for axes in (above, below):
+            axes.axvline(facts["best"], color=picture.INK, linewidth=1)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        above.yaxis.set_major_formatter("{x:,.0f}")
         above.set_title(name)
-        below.stairs(
-            facts["histogram"]["counts"], facts["histogram"]["edges"], fill=True, color=picture.DATA
-        )
-        below.axvline(facts["best"], color=picture.INK, linewidth=1)
+        above.set_ylabel("return achieved")
+        histogram = facts["histogram"]
+        below.stairs(histogram["counts"], histogram["edges"], fill=True, color=picture.DATA)
+        below.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         below.set_ylabel("episodes")
-        below.set_xlabel("return asked for; below: returns in the data")
+        below.set_xlabel("return asked for; grey: returns in the data")
+    marks, names = picture.handles(recipes)
+    figure.legend(
+        [*marks, *picture.lines((picture.MUTED, "--"), (picture.INK, "-"))],
+        [*(f"{each}: mean, seeds as crosses" for each in names), "as asked", "best in the data"],
+        loc="outside lower center",
+        ncols=3,
+    )
 
 
-def _draw_curves(axes: Axes, lines: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    ends = [lines[0]["asked"][0], lines[0]["asked"][-1]]
-    axes.plot(ends, ends, color=picture.MUTED, linestyle="--", linewidth=1, label="as asked")
-    for place, line in enumerate(lines):
-        colour, marker = picture.SERIES[place], picture.MARKERS[place]
-        axes.plot(line["asked"], line["mean"], color=colour, marker=marker, label=line["recipe"])
-        for seed in line["seeds"]:
-            axes.plot(line["asked"], seed, "x", color=colour, alpha=0.5, markersize=4)
-    axes.axvline(facts["best"], color=picture.INK, linewidth=1, label="best in the data")
-    axes.set_ylabel("return achieved")
-    axes.legend(fontsize=8)
+def _draw_curve(axes: Axes, line: Mapping[str, Any], series: int) -> None:
+    colour = picture.SERIES[series % len(picture.SERIES)]
+    marker = picture.MARKERS[series % len(picture.MARKERS)]
+    axes.plot(line["asked"], line["mean"], color=colour, marker=marker)
+    for low_high, target in zip(line["intervals"], line["asked"], strict=True):
+        if low_high is not None:
+            axes.plot([target, target], low_high, color=colour, linewidth=2)
+    for seed in line["seeds"] if len(line["seeds"]) > 1 else ():
+        axes.plot(line["asked"], seed, "x", color=colour, markersize=4)
 
 
 BODIES = {"hopper": 50_000, "walker2d": 50_000, "halfcheetah": 200_000}
@@ -192,7 +204,7 @@ EXPERIMENT = Experiment(
             settings={"bodies": BODIES, "updates": 2000, "episodes": 3},
         ),
         "paper": Scale(
-            minutes=60 * 60,
+            minutes=24 * 60,
             size="the same with 100,000 updates, a million steps of data, 10 episodes",
             settings={
                 "bodies": dict.fromkeys(BODIES, 1_000_000),
