@@ -235,10 +235,10 @@ EXPERIMENT = Experiment(
     scales={
         "small": Scale(
             minutes=15,
-            size="3 seeds, 1,000 and 10,000 walks, 1,500 updates (DT), 600 (others)",
+            size="3 seeds, 1,000 and 10,000 walks, 2,000 updates (DT), 600 (others)",
             settings={
                 "walks": [1_000, 10_000],
-                "updates": {"decision_transformer": 1_500, "other": 600},
+                "updates": {"decision_transformer": 2_000, "other": 600},
                 "episodes": 200,
                 "probes": 2_000,
             },

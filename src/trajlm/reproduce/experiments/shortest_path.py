@@ -2,8 +2,8 @@
 
 Chen et al. 2021 (arXiv 2106.01345), figure 2 and the appendix on it: 1,000 random walks of 10 steps on
 a random graph of 20 nodes, K 10, 3 layers, 1 head. The model predicts returns too and asks for one
-that is likely from where it starts, times a prior for high ones (power 10), so that nobody tells it
-how far the goal is. The graph of the paper was not published; ours is `trajlm/ShortestPath-v0`.
+that is likely from where it starts, times a prior for high ones (published power 10, here 5), so that
+nobody tells it how far the goal is. The graph of the paper was not published; ours is `trajlm/ShortestPath-v0`.
 """
 
 from __future__ import annotations
