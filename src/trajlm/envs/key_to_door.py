@@ -1,6 +1,6 @@
 """Key-to-Door: a key in the first room decides what the door in the third is worth.
 
-After Mesnard et al. 2020 (arXiv 2011.09464) and Chen et al. 2021 (arXiv 2106.01345, section 5.5),
+After Mesnard et al. 2020 (arXiv 2011.09464) and Chen et al. 2021 (arXiv 2106.01345),
 whose environments were not published. `trajlm/KeyToDoor-v0`:
 
 - Three rooms of 5 x 5 cells, 8 steps in each, whatever happens there; then the agent stands in the

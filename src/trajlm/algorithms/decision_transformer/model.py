@@ -11,7 +11,7 @@ Deliberate differences from the published code, none of which changes the maths 
 - states are normalised first and padded after, in training and acting alike (the published code
   pads first in training: known for its mismatch with evaluation).
 
-With `predict_returns` (the published paper's critic, section 5.6) a head reads the return-to-go from
+With `predict_returns` (the published paper's critic) a head reads the return-to-go from
 the state token, in windows whose returns are hidden: a learned vector stands in their place. Every
 fourth window of a batch is such a one, the others are learned from as ever; so one model both acts
 on a return and, without knowing it, foretells it.

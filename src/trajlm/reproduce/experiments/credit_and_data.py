@@ -1,7 +1,6 @@
 """What a Decision Transformer needs: the good data alone, a long context, a reward at each step?
 
-Chen et al. 2021 (arXiv 2106.01345): 5.1 and table 3 (%BC), 5.3 and table 5 (context), 5.4 and table 7
-(delayed reward). Here on shipped tiers of the bodies, with less data besides.
+Chen et al. 2021 (arXiv 2106.01345), the tables of %BC, of context lengths and of delayed reward. Here on shipped tiers of the bodies, with less data besides.
 """
 
 from __future__ import annotations
@@ -192,22 +191,22 @@ EXPERIMENT = Experiment(
         "cloning the best of it, needs more than one step of context, and loses little where the "
         "reward comes all at the end."
     ),
-    source="Chen et al. 2021, sections 5.1, 5.3 and 5.4, tables 3, 5 and 7; Janner et al. 2021, table 1",
+    source="Chen et al. 2021, tables of %BC, context and delayed reward; Janner et al. 2021, table 1",
     published=(
         Published(
             what="hopper, medium-replay: DT / 10%BC / 25%BC / 40%BC / 100%BC",
             value="82.7 / 70.6 / 58.6 / 31.0 / 27.6",
-            where="Chen et al. 2021, table 3 (D4RL score)",
+            where="Chen et al. 2021, table of %BC (D4RL score)",
         ),
         Published(
             what="hopper, medium-replay, DT with delayed and with dense reward",
             value="78.5 / 82.7",
-            where="Chen et al. 2021, table 7 (D4RL score)",
+            where="Chen et al. 2021, table of delayed reward (D4RL score)",
         ),
         Published(
             what="Breakout, DT with context 1 and 30",
             value="73.9 / 267.5",
-            where="Chen et al. 2021, table 5 (gamer-normalised score)",
+            where="Chen et al. 2021, table of context lengths (gamer-normalised score)",
         ),
         Published(
             what="hopper, medium-replay, Trajectory Transformer",

@@ -1,6 +1,6 @@
 """Can a model of trajectories walk to a goal? Four rooms, and goals whose way the data never showed.
 
-Janner et al. 2021 (arXiv 2106.02039), section 4.2 and figure 5: goals reached by the likeliest plan, with
+Janner et al. 2021 (arXiv 2106.02039), on planning to a goal: goals reached by the likeliest plan, with
 no rewards. Their environment and data were not published; ours are `trajlm/FourRooms-v0` and a noisy
 planner's recordings, from which the ways between two rooms that lie across are left out.
 """
@@ -249,12 +249,12 @@ EXPERIMENT = Experiment(
     title="Walking to a goal, with and without having seen the way",
     question="Does a model of trajectories reach goals by its likeliest plan, also by ways it never saw?",
     claim="Conditioned on a goal, the likeliest plan leads to it, through doors, without any reward.",
-    source="Janner et al. 2021, section 4.2, figure 5",
+    source="Janner et al. 2021, on planning to a goal",
     published=(
         Published(
             what="paths to goals in continuous four rooms",
             value="paths are drawn, no number is given",
-            where="Janner et al. 2021, figure 5",
+            where="Janner et al. 2021, the figure of four rooms",
         ),
     ),
     scales={

@@ -1,6 +1,6 @@
 """Is an early decision credited where its reward comes late? Key-to-Door, and a model as critic.
 
-Chen et al. 2021 (arXiv 2106.01345), sections 5.5 and 5.6: table 5 and figure 5. Their environment and
+Chen et al. 2021 (arXiv 2106.01345), on long-term credit assignment and on critics. Their environment and
 data were not published; ours are `trajlm/KeyToDoor-v0` and its random walks. As there, BC learns from
 all walks and %BC from successful ones alone (3% of the steps, of which 3.4% belong to successes).
 """
@@ -220,7 +220,7 @@ EXPERIMENT = Experiment(
         "From random walks alone the Decision Transformer and %BC learn to fetch the key, BC does not; "
         "the predicted return changes with the key and the door, which the model attends to."
     ),
-    source="Chen et al. 2021, sections 5.5 and 5.6, table 5 and figure 5",
+    source="Chen et al. 2021, on long-term credit assignment and on critics",
     published=tuple(
         Published(
             what=f"success from {count:,} walks: DT, BC, %BC, random",
@@ -228,17 +228,17 @@ EXPERIMENT = Experiment(
                 **one
             )
             + f" / {PUBLISHED_RANDOM}%",
-            where="Chen et al. 2021, table 5",
+            where="Chen et al. 2021, table of Key-to-Door",
         )
         for count, one in PUBLISHED.items()
     ),
     scales={
         "small": Scale(
             minutes=15,
-            size="3 seeds, 1,000 and 10,000 walks, 2,000 updates (DT), 600 (others)",
+            size="3 seeds, 1,000 and 10,000 walks, 6,000 updates (DT), 600 (others)",
             settings={
                 "walks": [1_000, 10_000],
-                "updates": {"decision_transformer": 2_000, "other": 600},
+                "updates": {"decision_transformer": 6_000, "other": 600},
                 "episodes": 200,
                 "probes": 2_000,
             },
