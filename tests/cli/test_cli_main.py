@@ -13,6 +13,7 @@ import pytest
 from pendulum_data import TINY_FLAGS
 from trajlm import __version__
 from trajlm.cli.main import COMMANDS, main
+from trajlm.cli.tables import print_results
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -187,3 +188,14 @@ def test_modest_terminals_are_fine(environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "\x1b[" not in done.stdout
+
+
+def test_scores_below_ten_keep_their_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"target_return": None, "return_mean": 0.9, "return_interval": [0.75, 1.0]}
+    results = {
+        "protocol": {"algorithm": "a"},
+        "rows": [{**row, "length_mean": 14.5, "episodes": 4}],
+    }
+    print_results(results)
+    said = capsys.readouterr().out
+    assert "0.9" in said and "0.75 to 1" in said and "14.5" in said

@@ -119,5 +119,9 @@ def _interval(value: Sequence[float] | None) -> str:
     return f"{_number(value[0])} to {_number(value[1])}" if value else "-"
 
 
-def _number(value: float | None, *, digits: int = 0, missing: str = "-") -> str:
-    return missing if value is None else f"{value:,.{digits}f}"
+def _number(value: float | None, *, digits: int | None = None, missing: str = "-") -> str:
+    if value is None:
+        return missing
+    from trajlm.report.formatting import amount
+
+    return amount(value) if digits is None else f"{value:,.{digits}f}"

@@ -227,14 +227,16 @@ def draw_attention(axes: Axes, critic: Mapping[str, Any]) -> None:
     for name, place in (("key", 0), ("door", 2)):
         colours[found[name]] = picture.SERIES[place]
     axes.bar(range(len(shares)), shares, color=colours)
-    for name, text in (("key", "takes the key"), ("door", "enters\nthe door")):
-        axes.text(
-            found[name], shares[found[name]] + 0.02 * shares.max(), text, ha="center", va="bottom"
-        )
+    for name, text in (("key", "takes\nthe key"), ("door", "enters\nthe door")):
+        axes.annotate(
+            text, (found[name], shares[found[name]]), xytext=(found[name], 1.06 * shares.max()),
+            ha="center", va="bottom",
+            arrowprops={"arrowstyle": "->", "color": picture.MUTED, "linewidth": 0.8},
+        )  # fmt: skip
     even = 100.0 / len(shares)
     axes.axhline(even, color=picture.MUTED, linestyle="--", label="an even share")
     shade_rooms(axes)
-    axes.set_ylim(0, 1.25 * shares.max())
+    axes.set_ylim(0, 1.3 * shares.max())
     axes.set_ylabel("attention, % of the last step's")
     axes.set_title("Where its last step looks: “key, then door”", pad=20)
     axes.legend(loc="upper center", fontsize=9)
