@@ -18,8 +18,8 @@ from pendulum_data import write_pendulum
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {
-    "mean_action/__init__.py": '"""The mean action of the data."""\n',
-    "mean_action/config.py": '''"""The data's mean action, whatever is seen."""
+    "mean_action/__init__.py": '"""The mean action of the data, or its most frequent one."""\n',
+    "mean_action/config.py": '''"""The data's mean or most frequent action, whatever is seen."""
 
 from dataclasses import dataclass
 
@@ -39,9 +39,11 @@ class PolicyConfig:
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mean_action.config import PolicyConfig
 from trajlm.algorithms.base import Algorithm, Loss, Prepared
+from trajlm.core.spec import Discrete
 from trajlm.sequence.batch import WindowRequest
 
 
@@ -56,7 +58,9 @@ class Carry:
 class Model(Algorithm):
     def __init__(self, config, spec):
         super().__init__(config, spec)
-        self.action = nn.Parameter(torch.full((spec.action.size,), config.start))
+        self.discrete = isinstance(spec.action, Discrete)
+        size = spec.action.n if self.discrete else spec.action.size
+        self.action = nn.Parameter(torch.full((size,), config.start))
 
     @classmethod
     def prepare(cls, config, store):
@@ -71,7 +75,11 @@ class Model(Algorithm):
         return WindowRequest(length=1, columns=("actions",))
 
     def forward(self, batch):
-        value = (batch.actions - self.action).square().mean()
+        if self.discrete:
+            actions = batch.actions.flatten()
+            value = functional.cross_entropy(self.action.expand(len(actions), -1), actions)
+        else:
+            value = (batch.actions - self.action).square().mean()
         return Loss(value, {"loss": value.detach()})
 
     def policy(self, config=None, *, guide=None, **overrides):
@@ -81,11 +89,14 @@ class Model(Algorithm):
 class Policy:
     def __init__(self, model, config):
         self.action = config.sign * model.action.detach().numpy()
+        self.discrete = model.discrete
 
     def initial(self, num_envs, condition=None):
         return Carry(np.zeros(num_envs))
 
     def act(self, carry, step):
+        if self.discrete:
+            return carry, np.full(len(step.reward), self.action.argmax())
         return carry, np.tile(self.action, (len(step.reward), 1)).astype(np.float32)
 """,
     "mean_action/recipes.yaml": """defaults:
@@ -108,7 +119,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-EXPERIMENTS = ("return-conditioning", "credit-and-data")
+EXPERIMENTS = ("key-to-door", "shortest-path", "return-conditioning", "credit-and-data")
 
 
 def files_of_the_project() -> dict[str, bytes]:
@@ -161,7 +172,7 @@ def test_a_new_algorithm_takes_part_in_an_experiment_without_an_edit(
     before = files_of_the_project()
     asked = [experiment, "--scale", "debug", "--algorithms", "mean_action/small", "--json"]
     found = json.loads(call(packages, tmp_path, "reproduce", *asked))
-    assert "mean_action/small" in {row["recipe"] for row in found["rows"]}
+    assert "mean_action/small" in {row.get("recipe", row.get("name")) for row in found["rows"]}
     assert found["protocol"]["algorithms"] == ["mean_action/small"]
     assert (tmp_path / found["folder"] / "picture.png").is_file()
     assert files_of_the_project() == before

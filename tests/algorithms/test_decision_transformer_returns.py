@@ -16,6 +16,7 @@ from trajlm.core.protocols import Condition, Step
 from trajlm.core.spec import Discrete
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.store import TrajectoryStore
+from trajlm.nn.history import newest
 from trajlm.sequence.loader import Loader
 
 CONFIG = Config(
@@ -164,3 +165,45 @@ def test_the_initial_deviation_reaches_every_weight(store):
         model = Model.build(config, prepared.store.spec, prepared.fitted)
         for weight in (model.embed_timestep.weight, model.transformer.blocks[0].mlp_input.weight):
             assert weight.std().item() == pytest.approx(deviation, rel=0.2)
+
+
+# ---- steps counted from the window's first --------------------------------------------------------
+
+
+def late_and_early(config, store):
+    """A model's losses of windows at the end and, of equal contents, at the start of episodes."""
+    torch.manual_seed(0)
+    prepared = Model.prepare(config, store)
+    model = Model.build(config, prepared.store.spec, prepared.fitted).eval()
+    request = replace(Model.windows(config, store.spec), length=2)
+    early = Loader(prepared.store, request, batch_size=8, seed=0).batch(0)
+    late = replace(early, timesteps=torch.where(early.mask, early.timesteps + 2, 0))
+    return model(early).value, model(late).value
+
+
+def test_steps_of_a_window_may_be_counted_from_its_first(store):
+    early, late = late_and_early(CONFIG, store)
+    assert not torch.equal(early, late)
+    early, late = late_and_early(replace(CONFIG, window_timesteps=True), store)
+    assert torch.equal(early, late)
+
+
+def test_acting_counts_as_learning_does_past_the_context(store):
+    config = replace(CONFIG, window_timesteps=True, context_length=3)
+    torch.manual_seed(0)
+    prepared = Model.prepare(config, store)
+    model = Model.build(config, prepared.store.spec, prepared.fitted)
+    policy = model.policy()
+    carry, step = policy.initial(1), first_step([0])
+    for number in range(5):
+        fresh = np.array([number == 0])
+        carry, _ = policy.act(carry, replace(step, is_first=fresh))
+        seen = min(number + 1, 3)
+        hidden = model.hidden(
+            returns_to_go=carry.remaining[:, -seen:],
+            observations=newest(carry.observations, seen),
+            actions=carry.actions[:, -seen:],
+            timesteps=torch.arange(seen)[None],
+            last_only=True,
+        )
+        torch.testing.assert_close(policy._hidden(carry), hidden[:, 0])

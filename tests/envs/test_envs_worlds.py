@@ -158,3 +158,4 @@ def test_without_an_edge_the_agent_stays_until_the_limit():
     assert [int(step[0]) for step in steps] == [int(node)] * 10
     assert [step[3] for step in steps] == [False] * 9 + [True]
     assert not any(step[2] for step in steps)
+    assert [step[1] for step in steps] == [-1.0] * 9 + [-11.0]

@@ -8,10 +8,11 @@ After Chen et al. 2021 (arXiv 2106.01345, figure 2 and appendix), whose graph wa
   steps. The goal is node 19. An episode starts at one of the other 19, drawn by its seed.
 - Actions: the node to go to. Where no edge leads there, the agent stays.
 - Observation: the node the agent is at.
-- Reward: -1 a step, so that the return of an episode that arrives is minus the length of its path.
-- The end: termination at the goal, truncation after 10 steps (the registered limit). SUCCESS is to
-  arrive; the path is optimal where it is as long as the shortest one. An episode that never arrives
-  has the return of one that arrives with its last step, -10.
+- Reward: -1 a step, so that the return of an episode that arrives is minus the length of its path,
+  and 10 less at the tenth step where that does not arrive: without it, the last steps of an episode
+  that is cut would have the returns-to-go of one that arrives.
+- The end: termination at the goal, truncation after 10 steps. SUCCESS is to arrive; the path is
+  optimal where it is as long as the shortest one. An episode that never arrives has the return -20.
 - Scores over 20,000 and 2,000 episodes: actions drawn evenly arrive in 0.016, walks along edges
   drawn evenly in 0.160 (0.050 of all are shortest paths), the oracle in 1.000, all shortest paths
   (`python scripts/worlds.py`).
@@ -34,6 +35,8 @@ ENV_ID = "trajlm/ShortestPath-v0"
 NUM_NODES = 20
 GOAL = NUM_NODES - 1
 NUM_STEPS = 10
+LATE = -1.0 - NUM_STEPS
+"""The reward of the last step of an episode that does not arrive."""
 EDGE_SHARE = 0.1
 GRAPH_SEED = 77
 
@@ -48,19 +51,22 @@ class ShortestPath(gymnasium.Env[np.int64, np.int64]):
         self.observation_space = gymnasium.spaces.Discrete(NUM_NODES)
         self.action_space = gymnasium.spaces.Discrete(NUM_NODES)
         self.edges, self.distances = edges(), distances()
-        self.node = 0
+        self.node, self.steps = 0, 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.int64, dict[str, Any]]:
         super().reset(seed=seed)
-        self.node = int(self.np_random.integers(GOAL))
+        self.node, self.steps = int(self.np_random.integers(GOAL)), 0
         return np.int64(self.node), self._info()
 
     def step(self, action: Any) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
         if self.edges[self.node, int(action)]:
             self.node = int(action)
-        return np.int64(self.node), -1.0, self.node == GOAL, False, self._info()
+        self.steps += 1
+        arrived = self.node == GOAL
+        late = self.steps >= NUM_STEPS and not arrived
+        return np.int64(self.node), LATE if late else -1.0, arrived, late, self._info()
 
     def _info(self) -> dict[str, Any]:
         return {"distance": int(self.distances[self.node])}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajlm.reproduce import picture
 from trajlm.reproduce.base import Table
+from trajlm.reproduce.taking_part import titles as recipe_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ TITLE_WIDTH = 26
 
 def score_tables(rows: Rows, *, titles: Mapping[str, str], note: str) -> tuple[Table, ...]:
     """A table for each dataset and each of `titles` that has rows: a line an algorithm."""
-    found = []
+    found, called = [], recipe_titles(_distinct(rows, "recipe"))
     for name in _distinct(rows, "dataset"):
         for table, title in titles.items():
             inside = [r for r in rows if r["dataset"] == name and r["table"] == table]
@@ -32,7 +33,7 @@ def score_tables(rows: Rows, *, titles: Mapping[str, str], note: str) -> tuple[T
             conditions = ordered(_distinct(inside, "condition"))
             cells = {(r["recipe"], r["condition"]): picture.mean_and_interval(r) for r in inside}
             lines = tuple(
-                (recipe, *(cells.get((recipe, condition), "") for condition in conditions))
+                (called[recipe], *(cells.get((recipe, condition), "") for condition in conditions))
                 for recipe in _distinct(inside, "recipe")
             )
             columns = ("algorithm", *conditions)
@@ -67,7 +68,9 @@ def draw_panels(
             axes.set_xlabel(xlabels[table])
             axes.set_title(textwrap.fill(titles[table], TITLE_WIDTH))
         panels[0].set_ylabel(f"{name}\n{measure}")
-    figure.legend(*picture.handles(recipes), loc="outside lower center", ncols=3)
+    figure.legend(
+        *picture.handles(list(recipe_titles(recipes).values())), loc="outside lower center", ncols=3
+    )
 
 
 def ordered(conditions: Sequence[str]) -> list[str]:

@@ -52,6 +52,17 @@ def algorithm_title(recipe: str) -> str:
     return TITLES.get(recipe.split("/")[0], recipe)
 
 
+def titles(recipes: Sequence[str]) -> dict[str, str]:
+    """What tables and pictures call each of several recipes: with the recipe's own name where there
+    are two of one algorithm."""
+    own = {recipe: algorithm_title(recipe) for recipe in recipes}
+    several = {title for title in own.values() if list(own.values()).count(title) > 1}
+    return {
+        recipe: f"{title}, {recipe.partition('/')[2]}" if title in several else title
+        for recipe, title in own.items()
+    }
+
+
 def first_of_each(recipes: Sequence[str]) -> list[str]:
     """The first recipe of each algorithm, in their order."""
     algorithms = [recipe.split("/")[0] for recipe in recipes]

@@ -18,7 +18,8 @@ class Config:
 
     `context_length`: K, steps of history (3 K tokens). `return_scale`: returns-to-go are divided
     by it; None takes a fifth of the data's largest absolute return. `max_timestep`: rows of the
-    timestep table; None takes the data's longest episode. `published_parts`: carry the published
+    timestep table; None takes the data's longest episode. `window_timesteps`: count steps from the
+    window's first instead of the episode's, so that the rest of an episode reads like an episode. `published_parts`: carry the published
     model's heads for states and returns, which no loss reads, for the way back to `transformers`.
     `initial_deviation`: of the initial weights; GPT-2's, or about 1 / sqrt(width) for small widths.
     `from_start`: learn from windows that begin with their episode; for a context that holds a whole
@@ -35,6 +36,7 @@ class Config:
     dropout: float = 0.1
     return_scale: float | None = None
     max_timestep: int | None = None
+    window_timesteps: bool = False
     published_parts: bool = False
     from_start: bool = False
     predict_returns: bool = False

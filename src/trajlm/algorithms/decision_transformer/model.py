@@ -130,7 +130,7 @@ class Model(Algorithm):
             returns_to_go=batch.columns["returns_to_go"],
             observations=batch.observations,
             actions=batch.actions,
-            timesteps=batch.timesteps,
+            timesteps=self.counted(batch.timesteps),
             known=known,
         )
         errors = self.head.loss(hidden, batch.actions)
@@ -143,6 +143,12 @@ class Model(Algorithm):
         loss = acting + foretelling
         metrics = {"loss": loss, "action_loss": acting, "return_loss": foretelling}
         return Loss(loss, {name: value.detach() for name, value in metrics.items()})
+
+    def counted(self, timesteps: Tensor) -> Tensor:
+        """An episode's timesteps (B, T), newest last, as this model counts them."""
+        if self.config.window_timesteps:
+            return (timesteps - timesteps[:, :1]).clamp(min=0)
+        return timesteps
 
     def hidden(
         self,

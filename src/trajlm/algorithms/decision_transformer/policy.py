@@ -160,7 +160,8 @@ class DecisionTransformerPolicy:
         ages = torch.arange(length - 1, -1, -1, device=carry.steps.device)
         visible = ages < carry.steps[:, None]  # (N, L)
         rows = self.model.embed_timestep.num_embeddings
-        timesteps = (carry.steps[:, None] - 1 - ages).clamp(0, rows - 1)
+        seen = carry.steps.clamp(max=length) if self.model.config.window_timesteps else carry.steps
+        timesteps = (seen[:, None] - 1 - ages).clamp(0, rows - 1)
         with torch.autocast(
             carry.steps.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
         ):

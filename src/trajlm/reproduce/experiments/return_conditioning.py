@@ -98,9 +98,10 @@ def curve(
 def findings(
     context: Context, curves: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
 ) -> Findings:
+    called = taking_part.titles(context.algorithms)
     lines = tuple(
         (
-            line["data"], line["recipe"], f"{line['rank_correlation']:.2f}", f"{line['distance']:.2f}",
+            line["data"], called[line["recipe"]], f"{line['rank_correlation']:.2f}", f"{line['distance']:.2f}",
             f"{line['highest']:,.0f}", f"{line['best']:,.0f}",
         )
         for line in curves
@@ -163,7 +164,7 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
         below.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         below.set_ylabel("episodes")
         below.set_xlabel("return asked for; grey: returns in the data")
-    marks, names = picture.handles(recipes)
+    marks, names = picture.handles(list(taking_part.titles(recipes).values()))
     figure.legend(
         [*marks, *picture.lines((picture.MUTED, "--"), (picture.INK, "-"))],
         [*(f"{each}: mean, seeds as crosses" for each in names), "as asked", "best in the data"],
@@ -199,7 +200,7 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=25,
+            minutes=27,
             size="3 bodies x 2 tiers x 3 seeds, 2,000 updates, 12 targets",
             settings={"bodies": BODIES, "updates": 2000, "episodes": 3},
         ),

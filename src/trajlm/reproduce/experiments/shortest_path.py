@@ -225,5 +225,5 @@ EXPERIMENT = Experiment(
         "starts with a shortest path; the longest of them in the graph."
     ),
     figure_size=(10.5, 8.0),
-    version=2,
+    version=3,
 )
