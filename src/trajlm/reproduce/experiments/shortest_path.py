@@ -209,7 +209,7 @@ EXPERIMENT = Experiment(
         ),
     ),
     scales={
-        "small": scale(10, walks=1000, updates=1500, others=500, episodes=200),
+        "small": scale(10, walks=1000, updates=3000, others=500, episodes=200),
         "paper": scale(60, walks=1000, updates=10_000, others=3_000, episodes=1000),
         "debug": scale(0.5, walks=100, updates=4, others=4, episodes=2, seeds=1),
     },
