@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from trajlm.core.discovery import algorithm
@@ -67,6 +67,11 @@ def first_of_each(recipes: Sequence[str]) -> list[str]:
     """The first recipe of each algorithm, in their order."""
     algorithms = [recipe.split("/")[0] for recipe in recipes]
     return [r for n, r in enumerate(recipes) if algorithms[n] not in algorithms[:n]]
+
+
+def updates_of(recipe: str, updates: Mapping[str, int]) -> int:
+    """How many updates a recipe makes, of the numbers by algorithm and for any `other`."""
+    return updates.get(recipe.split("/")[0], updates["other"])
 
 
 def takes_target(recipe: str) -> bool:

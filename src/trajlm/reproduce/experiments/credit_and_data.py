@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajlm.evaluation.scores import bootstrap_interval
-from trajlm.reproduce import taking_part
+from trajlm.reproduce import picture, taking_part
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.score_tables import draw_panels, score_tables
@@ -71,6 +71,8 @@ def run(context: Context) -> Findings:
         row: dict[str, Any] = {"dataset": name, "table": case.table, "condition": case.condition}
         row |= {"recipe": case.recipe, "seeds": found, "mean": float(np.mean(found))}
         rows.append({**row, "interval": bootstrap_interval(found)})
+    places = list(TABLES)
+    rows.sort(key=lambda row: places.index(row["table"]))
     return findings(context, [*rows, *unchanged(rows)])
 
 
@@ -91,8 +93,12 @@ def unchanged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cells_of(context: Context, name: str, case: Case) -> list[Cell]:
-    """A case's trainings, one a seed; a planner makes the updates of its recipe."""
+    """A case's trainings, one a seed."""
     settings = context.settings
+    if case.table == "planner":
+        steps = settings["planner"]["updates"]
+    else:
+        steps = taking_part.updates_of(case.recipe, settings["updates"])
     return [
         context.cell(
             *(name.replace(", ", "-"), case.table, case.condition, case.recipe),
@@ -100,7 +106,7 @@ def cells_of(context: Context, name: str, case: Case) -> list[Cell]:
             data=case.data,
             seed=seed,
             targets=("max",),
-            steps=None if case.table == "planner" else settings["updates"],
+            steps=steps,
             episodes=case.episodes or settings["episodes"],
             extra=case.extra,
         )
@@ -112,6 +118,12 @@ def cases_of(context: Context, body: str, tier: str, steps: int) -> Iterator[Cas
     """Every table's cases on one dataset. Of several recipes of an algorithm the first one stands
     for it in all tables but `imitation`; the case without a change stands there alone."""
     settings, data = context.settings, context.shipped(body, tier, steps=steps)
+    # The longest training first, so that no worker waits for it at the end.
+    planner = settings["planner"]
+    yield Case(
+        table="planner", condition="n=1", recipe=planner["recipe"].format(body=body), data=data,
+        extra=tuple(planner["flags"]), seeds=1, episodes=planner["episodes"],
+    )  # fmt: skip
     for recipe in context.algorithms:
         yield Case(table="imitation", condition="as it is", recipe=recipe, data=data)
     for recipe in taking_part.first_of_each(context.algorithms):
@@ -125,29 +137,19 @@ def cases_of(context: Context, body: str, tier: str, steps: int) -> Iterator[Cas
         for share in settings["shares"]:
             less = context.shipped(body, tier, steps=steps // share, part=f"share-{share}")
             yield Case(table="data", condition=f"1/{share}", recipe=recipe, data=less)
-    if planner := settings["planner"]:
-        yield Case(
-            table="planner",
-            condition="n=1",
-            recipe=planner["recipe"].format(body=body),
-            data=data,
-            extra=tuple(planner["flags"]),
-            seeds=1,
-            episodes=planner["episodes"],
-        )
 
 
 def findings(context: Context, rows: Sequence[Mapping[str, Any]]) -> Findings:
     checks = list(checks_of(rows))
     shown = "; ".join(f"{words}: {'yes' if held else 'no'}" for words, held in checks)
-    left_out = "" if context.settings["planner"] else " The Trajectory Transformer is left out."
+    planner = context.settings["planner"]
     note = (
         f"dataset score (0: random, 100: expert), mean of {len(context.seeds)} seeds with its 95% "
-        f"interval; {context.settings['episodes']} episodes a seed"
+        f"interval; {context.settings['episodes']} episodes a seed, of the planner {planner['episodes']}"
     )
     return Findings(
         held=context.held(sum(held for _, held in checks), of=len(checks)),
-        verdict=(shown or "nothing that the claim is about took part") + "." + left_out,
+        verdict=(shown or "nothing that the claim is about took part") + ".",
         tables=score_tables(rows, titles=TABLES, note=note),
         rows=rows,
     )
@@ -155,22 +157,30 @@ def findings(context: Context, rows: Sequence[Mapping[str, Any]]) -> Findings:
 
 def checks_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
     """What the paper says of a model that is asked for a return, on each dataset."""
-    found = {(r["dataset"], r["table"], r["condition"], r["recipe"]): r["mean"] for r in rows}
-    for (name, table, condition, recipe), mean in found.items():
+    told = picture.mean_and_interval
+    found = {(r["dataset"], r["table"], r["condition"], r["recipe"]): r for r in rows}
+    for (name, table, condition, recipe), row in found.items():
         plain = found.get((name, "imitation", "as it is", recipe))
         if plain is None or not taking_part.takes_target(recipe):
             continue
         cloned = found.get((name, "imitation", "as it is", "behavior_cloning/small"))
-        words = f"{recipe} on {name}: "
+        words = f"{taking_part.algorithm_title(recipe)} on {name}: {told(row)}"
         if table == "imitation" and cloned is not None:
-            yield f"{words}{mean:.0f} against {cloned:.0f} of cloning all data", mean > cloned
+            yield (
+                f"{words} against {told(cloned)} of cloning all data",
+                row["mean"] > cloned["mean"],
+            )
         if condition == "delayed":
             yield (
-                f"{words}{mean:.0f} with delayed reward against {plain:.0f}, {HOLDS:.0%} of it or more",
-                mean >= HOLDS * plain,
+                f"{words} with delayed reward against {told(plain)}, {HOLDS:.0%} of it or more",
+                row["mean"] >= HOLDS * plain["mean"],
             )
-        if table == "context" and condition == "1":
-            yield f"{words}{mean:.0f} with a context of 1 against {plain:.0f}", mean < plain
+        longest = found.get((name, "context", "20", recipe))
+        if table == "context" and condition == "1" and longest is not None:
+            yield (
+                f"{words} with a context of 1 against {told(longest)} with 20",
+                row["mean"] < longest["mean"],
+            )
 
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
@@ -181,6 +191,7 @@ PLANNER = {
     "recipe": "trajectory_transformer/{body}",
     "flags": ["--policy.horizon", "5", "--policy.beam-width", "32"],
     "episodes": 5,
+    "updates": 16_000,
 }
 EXPERIMENT = Experiment(
     name="credit-and-data",
@@ -216,15 +227,15 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=25,
-            size="hopper/replay, 3 seeds, 1,200 updates; no Trajectory Transformer",
+            minutes=50,
+            size="hopper/replay, 3 seeds, 2,000 updates (DT), 1,200 (others); planner n=1, 4,000",
             settings={
                 "data": [["hopper", "replay", 50_000]],
-                "updates": 1200,
+                "updates": {"decision_transformer": 2000, "other": 1200},
                 "episodes": 10,
                 "contexts": [1, 20],
                 "shares": [2, 10],
-                "planner": None,
+                "planner": {**PLANNER, "updates": 4000},
             },
         ),
         "paper": Scale(
@@ -236,7 +247,7 @@ EXPERIMENT = Experiment(
                     for body in ("hopper", "walker2d", "halfcheetah")
                     for tier in ("replay", "medium-expert")
                 ],
-                "updates": 100_000,
+                "updates": {"other": 100_000},
                 "episodes": 100,
                 "contexts": [1, 20],
                 "shares": [2, 10],
@@ -249,7 +260,7 @@ EXPERIMENT = Experiment(
             seeds=1,
             settings={
                 "data": [["hopper", "replay", 800]],
-                "updates": 4,
+                "updates": {"other": 4},
                 "episodes": 1,
                 "contexts": [1],
                 "shares": [2],
@@ -257,6 +268,7 @@ EXPERIMENT = Experiment(
                     "recipe": "trajectory_transformer/debug",
                     "flags": [],
                     "episodes": 1,
+                    "updates": 4,
                 },
             },
         ),
@@ -273,4 +285,5 @@ EXPERIMENT = Experiment(
     draw=draw,
     alt="Dataset scores by algorithm, by context, by reward and by share of the data.",
     figure_size=(13.0, 6.5),
+    version=2,
 )

@@ -17,7 +17,7 @@ from trajlm.evaluation.scores import bootstrap_interval
 from trajlm.reproduce import picture, shortest_path_walks
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
 from trajlm.reproduce.context import Context
-from trajlm.reproduce.taking_part import algorithm_title
+from trajlm.reproduce.taking_part import algorithm_title, updates_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,12 +36,11 @@ def run(context: Context) -> Findings:
         "trajlm/shortest-path/walks-v0",
         lambda root: shortest_path_walks.write(root, settings["walks"]),
     )
-    own = settings["updates"]
     cells = {
         recipe: [
             context.cell(
                 recipe, recipe=recipe, data=data, seed=seed, episodes=settings["episodes"],
-                steps=own.get(recipe.split("/")[0], own["other"]), targets=(BEST_CONCEIVABLE,),
+                steps=updates_of(recipe, settings["updates"]), targets=(BEST_CONCEIVABLE,),
             )
             for seed in context.seeds
         ]
