@@ -22,8 +22,9 @@ def built(config: Config) -> Model:
     torch.manual_seed(0)
     model = Model.build(config, STORE.spec, Model.prepare(config, STORE).fitted)
     with torch.no_grad():
-        model.position.normal_(0, 0.5)
-        model.embed_token.weight.mul_(50)  # so that what is seen matters
+        for weight in model.parameters():  # so that what is seen matters
+            weight.mul_(20 if weight.ndim > 1 else 1)
+        model.position.normal_(0, 0.1)
     return model
 
 

@@ -23,7 +23,7 @@ LARGEST = 1e3
 class Measured:
     """Of M states: `height` of the body (m), forward `speed` (m/s), `energy` (J, kinetic and
     potential), how far the joints are past their limits at most (`overshoot`, rad), and `healthy`:
-    the environment would go on."""
+    the environment would go on, as one that knows no such end always does."""
 
     height: np.ndarray
     speed: np.ndarray
@@ -100,7 +100,7 @@ class Physics:
         overshoot = np.maximum(low - angles, angles - high).max(initial=0.0)
         return (
             float(positions[1]), float(velocities[0]), float(data.energy.sum()),
-            float(max(overshoot, 0.0)), float(self._inner.is_healthy),
+            float(max(overshoot, 0.0)), float(getattr(self._inner, "is_healthy", True)),
         )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ APART, ROW = 1.9, 1.95
 """Metres between two bodies, and between two rows."""
 TRUTH = "truth"
 TALLEST = 3.0
-PANEL = (300, 130)
+PANEL, STRIDE = (200, 120), 2
+"""Of the film: a picture's width and height, and the steps from one to the next."""
 LABELS = {
     "error": "error, in deviations",
     "log_likelihood": "log-likelihood, nats a dimension",
@@ -111,7 +112,8 @@ def draw_curves(
     if measure == "plausible":
         axes.set_ylim(-3, 103)
     if measure == "error":
-        axes.set_ylim(0, min(3.0, 1.15 * _highest(curves + list(references))))
+        highest = max((max(curve["high"]) for _, curve in (*curves, *references)), default=1.0)
+        axes.set_ylim(0, min(3.0, 1.15 * highest))
     if measure == "log_likelihood":
         axes.set_ylim(-8, 4)
     axes.set(title=title, xlabel="steps ahead", ylabel=LABELS[measure])
@@ -125,10 +127,6 @@ def _draw(
     axes.plot(steps, factor * np.asarray(curve["value"]), linestyle=line, color=color, label=name)
     ends = [factor * np.asarray(curve[end]) for end in ("low", "high")]
     axes.fill_between(steps, *ends, color=color, alpha=0.2, linewidth=0)
-
-
-def _highest(curves: Sequence[tuple[str, Mapping[str, Sequence[float]]]]) -> float:
-    return max(max(curve["high"]) for _, curve in curves)
 
 
 def write_film(
@@ -154,13 +152,14 @@ def write_film(
         pictures = []
         for method, title in rows:
             observed = np.clip(np.asarray(shown[method], np.float64), -LARGEST, LARGEST)
+            bodies_shown = list(enumerate(physics.body.poses(observed, x=0.0)))[::STRIDE]
             pictures.append(
                 [
                     write_texts(renderer.picture(pose), title, "", f"+{step}")
-                    for step, pose in enumerate(physics.body.poses(observed, x=0.0))
+                    for step, pose in bodies_shown
                 ]
             )
         renderer.close()
         columns.append([np.concatenate(each) for each in zip(*pictures, strict=True)])
     frames = (np.concatenate(each, axis=1) for each in zip(*columns, strict=True))
-    return write(frames, path, frames_per_second=min(20.0, 0.25 / seconds))
+    return write(frames, path, frames_per_second=min(15.0, 1 / (STRIDE * seconds)))

@@ -223,7 +223,8 @@ def _rounded(values: Any) -> list[float]:
 
 
 def best_model(run: Path) -> Algorithm:
-    """The checkpoint of the best held-out loss."""
+    """The checkpoint of the best held-out loss; the last one where nothing was held out."""
     from trajlm.training.checkpoint import artefact_folder, load_artefact
 
-    return load_artefact(artefact_folder(run, which="best"))
+    held_out = (run / "checkpoints" / "best").exists()
+    return load_artefact(artefact_folder(run, which="best" if held_out else "last"))

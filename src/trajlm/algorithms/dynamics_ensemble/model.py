@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeGuard
 
 import numpy as np
 import torch
@@ -148,6 +148,10 @@ class Model(Algorithm):
         return EnsembleWorld(self.eval())
 
 
+def _is_real(space: Space) -> TypeGuard[Box]:
+    return isinstance(space, Box) and np.issubdtype(np.dtype(space.dtype), np.floating)
+
+
 def observed_entries(config: Config, space: Space) -> int:
     """O. Raises `UsageError` for observations that are not one real vector, or too long a one."""
     if not _is_real(space):
@@ -184,10 +188,6 @@ def _member(sizes: list[int], outputs: int) -> nn.Sequential:
     for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [nn.Linear(size_in, size_out), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
-
-
-def _is_real(space: Space) -> bool:
-    return isinstance(space, Box) and np.issubdtype(np.dtype(space.dtype), np.floating)
 
 
 def _first(fitted: Mapping[str, np.ndarray], name: str, size: int) -> dict[str, np.ndarray]:

@@ -183,7 +183,8 @@ def findings(
 def table_of(rows: Sequence[Mapping[str, Any]], *, body: str, horizon: int) -> Table:
     steps = sorted({min(10, horizon), horizon})
     lines = []
-    for row in (row for row in rows if row["body"] == body):
+    own = [row for row in rows if row["body"] == body]
+    for row in own:
         error = [_at(row["error"], step) for step in steps]
         likelihood = _at(row["log_likelihood"], horizon) if "log_likelihood" in row else "-"
         worth = ["-"] * 3
@@ -194,7 +195,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], *, body: str, horizon: int) -> T
             worth += [f"{row['speed_apart']:.2f}"]
         lines.append((row["method"], row["seen"], row["actions"], *error, likelihood, *worth))
     return Table(
-        title=f"{ENVIRONMENTS[body]}, {rows[0]['windows']} starts",
+        title=f"{ENVIRONMENTS[body]}, {own[0]['windows']} starts",
         columns=(
             *("method", "state", "actions"), *(f"error at +{step}" for step in steps),
             f"log-likelihood at +{horizon}", "plausible, %", "height apart, cm", "speed apart, m/s",
@@ -291,8 +292,9 @@ def film(results: Mapping[str, Any], path: Path) -> Path | None:
     """The shown windows as a film, methods under each other."""
     shown = results["picture"]["shown"]
     methods = list(next(iter(shown.values()))["observations"])
+    short = [name.replace("Trajectory Transformer", "TT") for name in methods]
     bodies = {ENVIRONMENTS[body]: each["observations"] for body, each in shown.items()}
-    return pictures.write_film(bodies, path, rows=[(name, name) for name in methods])
+    return pictures.write_film(bodies, path, rows=list(zip(methods, short, strict=True)))
 
 
 VARIANTS = [[WHOLE, "history"], [WHOLE, MARKOVIAN], [HIDDEN, "history"], [HIDDEN, MARKOVIAN]]
@@ -309,7 +311,7 @@ SMALL: dict[str, Any] = {
     "shown": CHOSEN,
     "variants": VARIANTS,
     "updates": {
-        PLANNER: {"history": 7_000, MARKOVIAN: 7_000},
+        PLANNER: {"history": 6_000, MARKOVIAN: 6_000},
         "other": {"history": 6_000, MARKOVIAN: 6_000},
     },
     "clone": {"recipe": "behavior_cloning/small", "updates": 4_000},
@@ -330,7 +332,7 @@ EXPERIMENT = Experiment(
     scales={
         "small": Scale(
             minutes=85,
-            size="2 bodies, 200,000 steps, 7,000 updates (TT), 128 starts",
+            size="2 bodies, 200,000 steps, 6,000 updates, 128 starts",
             seeds=1,
             settings=SMALL,
         ),
