@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 PANELS = 7
 APART, ROW = 1.9, 1.95
 """Metres between two bodies, and between two rows."""
-TRUTH = "truth"
 TALLEST = 3.0
 PANEL, STRIDE = (200, 120), 2
 """Of the film: a picture's width and height, and the steps from one to the next."""
 LABELS = {
-    "error": "error, in deviations",
-    "log_likelihood": "log-likelihood, nats a dimension",
-    "plausible": "plausible bodies, %",
+    "error": "deviations",
+    "log_likelihood": "nats a dimension",
+    "plausible": "% of bodies",
 }
 
 
@@ -99,13 +98,16 @@ def draw_curves(
     measure: str,
     curves: Sequence[tuple[str, Mapping[str, Sequence[float]]]],
     *,
+    methods: Sequence[str],
     references: Sequence[tuple[str, Mapping[str, Sequence[float]]]] = (),
     title: str,
 ) -> None:
-    """Medians over steps with their intervals; `references` are dashed, in grey."""
+    """Values over steps with their intervals, in the colours of `methods`; `references` are dashed,
+    in grey."""
     factor = 100.0 if measure == "plausible" else 1.0
-    for number, (name, curve) in enumerate(curves):
-        _draw(axes, curve, factor, name, color=picture.SERIES[number], line="-")
+    for name, curve in curves:
+        color = picture.SERIES[methods.index(name) % len(picture.SERIES)]
+        _draw(axes, curve, factor, name, color=color, line="-")
     for number, (name, curve) in enumerate(references):
         line = picture.DASHES[1 + number % 3]
         _draw(axes, curve, factor, name, color=picture.MUTED, line=line)
@@ -116,7 +118,7 @@ def draw_curves(
         axes.set_ylim(0, min(3.0, 1.15 * highest))
     if measure == "log_likelihood":
         axes.set_ylim(-8, 4)
-    axes.set(title=title, xlabel="steps ahead", ylabel=LABELS[measure])
+    axes.set(title=title, ylabel=LABELS[measure])
 
 
 def _draw(

@@ -105,6 +105,7 @@ def truth(scene: Scene) -> dict[str, Any]:
     likelihood = gaussian_log_likelihoods(recorded.observations, mean=scene.mean, std=scene.std)
     return {
         "windows": len(recorded.present),
+        "nudge": scene.nudge,
         "error": curve(scene.apart),
         "log_likelihood": curve(likelihood),
         **_worth(scene, scene.true, seeds=1),

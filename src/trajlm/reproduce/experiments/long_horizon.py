@@ -14,20 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 from trajlm.reproduce import long_horizon_pictures as pictures
 from trajlm.reproduce import long_horizon_rollouts as measured
-from trajlm.reproduce.base import Experiment, Findings, Held, Published, Scale, Table
+from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
+from trajlm.reproduce.long_horizon_findings import (
+    CHOSEN,
+    ENVIRONMENTS,
+    HIDDEN,
+    PLANNER,
+    RECORDED,
+    TRUTH,
+    WHOLE,
+    judge,
+    table_of,
+)
 from trajlm.reproduce.taking_part import algorithm_title, has_setting, predicts
 from trajlm.runs.cells import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENVIRONMENTS = {"hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
 POSITIONS = {"hopper": 5, "walker2d": 8}
-WHOLE, HIDDEN, MARKOVIAN, FREE = "whole", "hidden", "markovian", "free"
-RECORDED, CHOSEN = "recorded", "chosen"
+HISTORY, MARKOVIAN, FREE = "history", "markovian", "free"
 TRUTH_SEED = 7_000
-PLANNER, BASELINE = "trajectory_transformer", "dynamics_ensemble"
 
 
 def refuses(recipe: str) -> str | None:
@@ -108,7 +116,7 @@ def body_rows(
     """A row for the truth and for each method, what it sees and whose actions it follows."""
     settings = context.settings
     rows = [
-        {"body": body, "method": pictures.TRUTH, "seen": WHOLE, "actions": RECORDED}
+        {"body": body, "method": TRUTH, "seen": WHOLE, "actions": RECORDED}
         | context.part(f"{body}-truth", lambda: measured.truth(scene()))
     ]
     clone = settings["clone"]["recipe"]
@@ -166,7 +174,7 @@ def shown_poses(
 
 
 def _truths(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (RECORDED,) if row["method"] == pictures.TRUTH else ()
+    return (RECORDED,) if row["method"] == TRUTH else ()
 
 
 def findings(
@@ -180,112 +188,53 @@ def findings(
     return Findings(held=held, verdict=verdict, tables=tables, rows=rows, picture={"shown": shown})
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], *, body: str, horizon: int) -> Table:
-    steps = sorted({min(10, horizon), horizon})
-    lines = []
-    own = [row for row in rows if row["body"] == body]
-    for row in own:
-        error = [_at(row["error"], step) for step in steps]
-        likelihood = _at(row["log_likelihood"], horizon) if "log_likelihood" in row else "-"
-        worth = ["-"] * 3
-        if "plausible_later" in row:
-            share, ends = row["plausible_later"]["share"], row["plausible_later"]["interval"]
-            told = "" if ends is None else f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"
-            worth = [f"{100 * share:.0f}{told}", f"{100 * row['height_apart']:.1f}"]
-            worth += [f"{row['speed_apart']:.2f}"]
-        lines.append((row["method"], row["seen"], row["actions"], *error, likelihood, *worth))
-    return Table(
-        title=f"{ENVIRONMENTS[body]}, {own[0]['windows']} starts",
-        columns=(
-            *("method", "state", "actions"), *(f"error at +{step}" for step in steps),
-            f"log-likelihood at +{horizon}", "plausible, %", "height apart, cm", "speed apart, m/s",
-        ),
-        lines=tuple(lines),
-        note=(
-            "medians over starts, with 95% bootstrap intervals of the median; error in deviations "
-            "of the data, log-likelihood in nats a dimension; the truth's error is that of two true "
-            "rollouts from neighbouring starts, its likelihood that of the data's own deviations; "
-            "plausible: healthy, joints within limits, energy as recorded, over the later half"
-        ),
-    )  # fmt: skip
-
-
-def _at(curve: Mapping[str, Sequence[float]], step: int) -> str:
-    value, low, high = (curve[key][step - 1] for key in ("value", "low", "high"))
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def judge(context: Context, rows: Sequence[Mapping[str, Any]]) -> tuple[Held, str]:
-    """For each body: is the sequence model nearer to the truth at the horizon, and are more of its
-    bodies plausible, under recorded actions and under chosen ones, with intervals apart?"""
-    whole = {
-        (row["body"], row["method"], row["actions"]): row for row in rows if row["seen"] == WHOLE
-    }
-    names = [
-        next((r for r in context.algorithms if r.startswith(p)), "") for p in (PLANNER, BASELINE)
-    ]
-    if not all(names):
-        return "untested", "The published methods did not both take part."
-    model, baseline = (algorithm_title(name) for name in names)
-    cases, told = [], []
-    for body in context.settings["bodies"]:
-        ours, theirs = (whole[body, name, RECORDED]["error"] for name in (model, baseline))
-        cases.append(ours["high"][-1] < theirs["low"][-1])
-        words = [f"error {ours['value'][-1]:.2f} against {theirs['value'][-1]:.2f} deviations"]
-        for actions in (RECORDED, CHOSEN):
-            pair = [whole[body, name, actions]["plausible_later"] for name in (model, baseline)]
-            apart = pair[0]["interval"] and pair[1]["interval"]
-            cases.append(bool(apart) and pair[0]["interval"][0] > pair[1]["interval"][1])
-            shares = " against ".join(f"{100 * each['share']:.0f}%" for each in pair)
-            words.append(f"plausible with {actions} actions {shares}")
-        told.append(f"{ENVIRONMENTS[body]}: " + ", ".join(words))
-    text = (
-        f"At +{context.settings['horizon']} the {model} is clearly ahead of the {baseline} in "
-        f"{sum(cases)} of {len(cases)} comparisons. " + "; ".join(told) + "."
-    )
-    return context.held(sum(cases), of=len(cases)), text
+PANELS = (
+    ("error", WHOLE, RECORDED, "Error, actions as recorded; dashed: two true rollouts"),
+    (
+        "log_likelihood",
+        WHOLE,
+        RECORDED,
+        "Log-likelihood of the truth; dashed: the data's deviations",
+    ),
+    ("error", HIDDEN, RECORDED, "Velocities hidden: error of the positions"),
+    ("log_likelihood", HIDDEN, RECORDED, "Velocities hidden: log-likelihood of the positions"),
+    ("plausible", WHOLE, RECORDED, "Plausible bodies, actions as recorded; dashed: the truth"),
+    ("plausible", WHOLE, CHOSEN, "Plausible bodies, actions chosen by the model"),
+)
 
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
-    """A column a body: its strip, error and likelihood, error with velocities hidden, plausibility."""
+    """A column a body: its strip, and `PANELS` over the horizon."""
     bodies = list(results["picture"]["shown"])
-    kinds = ("strip", "error", "log_likelihood", "hidden", "plausible", "chosen")
-    axes = figure.subplot_mosaic(
-        [[f"{kind} {body}" for body in bodies] for kind in kinds],
-        height_ratios=(2.4, 1, 1, 1, 1, 1),
+    settings = results["protocol"]["settings"]
+    axes = figure.subplots(
+        len(PANELS) + 1, len(bodies), squeeze=False, height_ratios=(2.6, *(1,) * len(PANELS))
     )
-    horizon = results["protocol"]["settings"]["horizon"]
-    form = results["protocol"]["settings"]["shown"]
-    for body in bodies:
-        shown, env_id = results["picture"]["shown"][body], ENVIRONMENTS[body]
-        rows = [row for row in results["rows"] if row["body"] == body]
+    known = [row["method"] for row in results["rows"] if row["method"] != TRUTH]
+    methods = list(dict.fromkeys(known))
+    for column, body in enumerate(bodies):
+        shown = results["picture"]["shown"][body]
         pictures.draw_strip(
-            axes[f"strip {body}"],
-            list(shown["poses"].items()),
+            axes[0, column],
+            [(name.replace(", ", ",\n"), row) for name, row in shown["poses"].items()],
             colors=shown["colors"],
-            title=f"{env_id}, steps ahead, actions {form}",
-            steps=pictures.moments(horizon + 1),
+            title=f"{ENVIRONMENTS[body]}, actions {settings['shown']}",
+            steps=pictures.moments(settings["horizon"] + 1),
         )
-        for kind, measure, seen, actions, title in (
-            ("error", "error", WHOLE, RECORDED, "Error, actions as recorded"),
-            ("log_likelihood", "log_likelihood", WHOLE, RECORDED, "Log-likelihood of the truth"),
-            ("hidden", "error", HIDDEN, RECORDED, "Error of positions, velocities hidden"),
-            ("plausible", "plausible", WHOLE, RECORDED, "Plausible bodies, actions as recorded"),
-            ("chosen", "plausible", WHOLE, CHOSEN, "Plausible bodies, actions chosen"),
-        ):
+        rows = [row for row in results["rows"] if row["body"] == body]
+        truth = [(TRUTH, rows[0])]
+        for own, (measure, seen, actions, title) in zip(axes[1:, column], PANELS, strict=True):
             curves = [
                 (row["method"], row[measure])
-                for row in rows
+                for row in rows[1:]
                 if (row["seen"], row["actions"]) == (seen, actions)
-                and row["method"] != pictures.TRUTH
             ]
-            names = {"error": "two true rollouts", "log_likelihood": "the data's deviations"}
-            references = [(names.get(measure, pictures.TRUTH), rows[0][measure])]
-            own = axes[f"{kind} {body}"]
+            references = [(name, row[measure]) for name, row in truth if seen == WHOLE]
             pictures.draw_curves(
-                own, measure, curves, references=references if kind != "hidden" else (), title=title
+                own, measure, curves, methods=methods, references=references, title=title
             )
-            own.legend(fontsize=7)
+        axes[1, column].legend(fontsize=7)
+        axes[-1, column].set_xlabel("steps ahead")
 
 
 def film(results: Mapping[str, Any], path: Path) -> Path | None:
@@ -297,7 +246,7 @@ def film(results: Mapping[str, Any], path: Path) -> Path | None:
     return pictures.write_film(bodies, path, rows=list(zip(methods, short, strict=True)))
 
 
-VARIANTS = [[WHOLE, "history"], [WHOLE, MARKOVIAN], [HIDDEN, "history"], [HIDDEN, MARKOVIAN]]
+VARIANTS = [[WHOLE, HISTORY], [WHOLE, MARKOVIAN], [HIDDEN, HISTORY], [HIDDEN, MARKOVIAN]]
 SMALL: dict[str, Any] = {
     "bodies": ["walker2d", "hopper"],
     "tier": "medium-expert",
@@ -311,8 +260,8 @@ SMALL: dict[str, Any] = {
     "shown": CHOSEN,
     "variants": VARIANTS,
     "updates": {
-        PLANNER: {"history": 6_000, MARKOVIAN: 6_000},
-        "other": {"history": 6_000, MARKOVIAN: 6_000},
+        PLANNER: {HISTORY: 6_000, MARKOVIAN: 6_000},
+        "other": {HISTORY: 6_000, MARKOVIAN: 6_000},
     },
     "clone": {"recipe": "behavior_cloning/small", "updates": 4_000},
 }
@@ -346,8 +295,8 @@ EXPERIMENT = Experiment(
                 "starts": 512,
                 "samples": 32,
                 "updates": {
-                    PLANNER: {"history": 80_000, MARKOVIAN: 80_000},
-                    "other": {"history": 50_000, MARKOVIAN: 50_000},
+                    PLANNER: {HISTORY: 80_000, MARKOVIAN: 80_000},
+                    "other": {HISTORY: 50_000, MARKOVIAN: 50_000},
                 },
             },
         ),
@@ -364,8 +313,8 @@ EXPERIMENT = Experiment(
                 "horizon": 6,
                 "starts": 3,
                 "samples": 3,
-                "variants": [[WHOLE, "history"], [HIDDEN, MARKOVIAN]],
-                "updates": {"other": {"history": 3, MARKOVIAN: 3}},
+                "variants": [[WHOLE, HISTORY], [HIDDEN, MARKOVIAN]],
+                "updates": {"other": {HISTORY: 3, MARKOVIAN: 3}},
                 "clone": {"recipe": "behavior_cloning/debug", "updates": 3},
             },
         ),
@@ -379,5 +328,5 @@ EXPERIMENT = Experiment(
         "For each body a strip of its predicted poses under the true ones, and curves over the "
         "horizon: error, log-likelihood, error with velocities hidden, and plausible bodies."
     ),
-    figure_size=(13.0, 17.0),
+    figure_size=(13.0, 16.0),
 )
