@@ -1,22 +1,28 @@
-"""What every algorithm found must do: each kind of data builds, learns and acts."""
+"""What every algorithm found must do: each kind of data builds, learns and acts; what does not act
+predicts, and refuses data that it cannot."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from trajlm.algorithms.base import Algorithm
 from trajlm.core.config import from_mapping
 from trajlm.core.discovery import algorithms, find_recipe
+from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Condition, Step
 from trajlm.core.spec import Box, leaves
 from trajlm.data.sources.synthetic import synthetic
 from trajlm.data.store import TrajectoryStore
+from trajlm.evaluation.predictions import recorded_windows
 from trajlm.sequence.loader import Loader
 
 NAMES = list(algorithms())
+ACTING = [name for name in NAMES if algorithms()[name].algorithm_class.acts]
 KINDS = ["box", "bounds", "discrete", "multidiscrete", "dict", "short"]
 
 
@@ -47,11 +53,8 @@ def first_step(store: TrajectoryStore, count: int) -> Step:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES)
-def test_it_learns_and_acts_on_every_kind_of_data(name: str, kind: str) -> None:
-    store = synthetic(kind, episodes=12, seed=0)
-    model, loader = build(name, store)
+def learns(model: Any, loader: Loader) -> bool:
+    """Whether updates on one batch lower its loss."""
     batch = loader.batch(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     before = model.eval()(batch).value.item()
@@ -60,7 +63,15 @@ def test_it_learns_and_acts_on_every_kind_of_data(name: str, kind: str) -> None:
         optimizer.zero_grad()
         model(batch).value.backward()
         optimizer.step()
-    assert model.eval()(batch).value.item() < before
+    return model.eval()(batch).value.item() < before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ACTING)
+def test_it_learns_and_acts_on_every_kind_of_data(name: str, kind: str) -> None:
+    store = synthetic(kind, episodes=12, seed=0)
+    model, loader = build(name, store)
+    assert learns(model, loader)
     step, space = first_step(store, 3), store.action_space
     policy = model.policy()
     carry = policy.initial(3, Condition(target_return=np.full(3, store.spec.return_max)))
@@ -75,7 +86,53 @@ def test_it_learns_and_acts_on_every_kind_of_data(name: str, kind: str) -> None:
         assert (actions >= 0).all() and (actions < sizes).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(ACTING)))
+def test_what_does_not_act_learns_or_refuses_in_one_line(name: str, kind: str) -> None:
+    store = synthetic(kind, episodes=12, seed=0)
+    if not isinstance(store.observation_space, Box):
+        with pytest.raises(UsageError, match=r"observations: \w+"):
+            build(name, store)
+        return
+    model, loader = build(name, store)
+    assert learns(model, loader)
+    with pytest.raises(UsageError, match="has no policy"):
+        model.policy()
+
+
 @pytest.mark.parametrize("name", NAMES)
+def test_what_predicts_continues_many_pasts_as_each_alone(name: str) -> None:
+    store = synthetic("bounds", episodes=12, seed=0)
+    model, _ = build(name, store)
+    if type(model).world_model is Algorithm.world_model:
+        with pytest.raises(UsageError, match="predicts no states"):
+            model.world_model()
+        return
+    world = model.world_model()
+    recorded = recorded_windows(store, known=world.context, horizon=4, count=3)
+    asked = {"horizon": 4, "actions": recorded.actions}
+    for seeds in (None, np.array([5, 6, 7])):
+        together = world.predict(recorded.past, seeds=seeds, **asked)
+        assert together.observations.shape == recorded.observations.shape
+        assert np.isfinite(together.observations).all()
+        assert together.actions.shape == recorded.actions.shape
+        row = np.array([2])
+        alone = world.predict(
+            recorded.past.select(row),
+            horizon=4,
+            actions=recorded.actions[row],
+            seeds=None if seeds is None else seeds[row],
+        )
+        np.testing.assert_allclose(alone.observations[0], together.observations[2], rtol=1e-4)
+    again = world.predict(recorded.past, seeds=np.array([5, 6, 8]), **asked)
+    assert np.array_equal(again.observations[:2], together.observations[:2])
+    assert not np.array_equal(again.observations[2], together.observations[2])
+    if not world.models_actions:
+        with pytest.raises(UsageError, match="actions"):
+            world.predict(recorded.past, horizon=2)
+
+
+@pytest.mark.parametrize("name", ACTING)
 def test_drawn_actions_are_the_same_batched_and_alone(name: str) -> None:
     store = synthetic("discrete", episodes=12, seed=0)
     model, _ = build(name, store)

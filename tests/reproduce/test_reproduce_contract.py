@@ -96,6 +96,7 @@ def test_the_list_shows_every_experiment_with_times(capsys: pytest.CaptureFixtur
         (["credit-and-data", "--algorithms", "decision_transfomer/small"], 2, "did you mean"),
         (["credit-and-data", "--algorithms", "decision_transformer/smal"], 2, "'small'"),
         (["return-conditioning", "--algorithms", "behavior_cloning/small"], 2, "no target return"),
+        (["long-horizon", "--algorithms", "behavior_cloning/small"], 2, "predicts no states"),
         (["credit-and-data", "--algoritms", "x"], 2, "--algorithms"),
     ],
 )
@@ -133,6 +134,13 @@ def test_an_algorithm_that_does_not_fit_its_data_is_refused_before_training() ->
         UsageError, match=r"trajectory_transformer/debug cannot take part.*3072 entries"
     ):
         taking_part.refuse_misfits([cell])
+
+
+def test_a_model_that_does_not_act_is_trained_but_not_scored() -> None:
+    arguments = ("dynamics_ensemble/debug", "--data", "synthetic:box")
+    with pytest.raises(UsageError, match="no policy to score"):
+        taking_part.refuse_misfits([Cell(keys=("one",), arguments=arguments)])
+    taking_part.refuse_misfits([Cell(keys=("one",), arguments=(*arguments, "--episodes", "0"))])
 
 
 @pytest.mark.parametrize(
@@ -233,6 +241,8 @@ def test_committed_results_are_those_of_the_experiment_as_it_is(experiment: Expe
     for kind in ("png", "svg"):
         assert (folder / f"picture.{kind}").stat().st_size > 0
     assert (folder / "picture.png").stat().st_size < 500_000
+    if experiment.film is not None:
+        assert (folder / "film.gif").stat().st_size < 3_000_000
 
 
 def test_a_gallery_of_other_results_is_refused(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from torch import Tensor, nn
 
-from trajlm.core.protocols import Critic, Policy
+from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Critic, Policy, WorldModel
 from trajlm.core.spec import DataSpec
 from trajlm.data.store import TrajectoryStore
 from trajlm.sequence.batch import SequenceBatch, WindowRequest
@@ -41,7 +42,10 @@ class Algorithm(nn.Module, ABC):
 
     `config` is the algorithm's frozen `Config`; `spec` the facts of the data it was built for.
     Whatever is fitted on data is a buffer: it moves with `.to()` and saves with the weights.
+    `acts`: False for a model without a policy, such as one of dynamics; it is trained and never scored.
     """
+
+    acts: ClassVar[bool] = True
 
     def __init__(self, config: Any, spec: DataSpec) -> None:
         super().__init__()
@@ -91,8 +95,14 @@ class Algorithm(nn.Module, ABC):
         """A policy that acts with this model.
 
         `config` is the algorithm's `PolicyConfig` (its defaults where None); `overrides` are
-        single fields of it: `model.policy(target_return=3600)`.
+        single fields of it: `model.policy(target_return=3600)`. Raises `UsageError` where the
+        model does not act.
         """
+
+    def world_model(self, *, context: int | None = None) -> WorldModel:
+        """Predicts states with this model, seeing `context` observations of the past, or as many as
+        it was trained with. Raises `UsageError` where the model predicts none."""
+        raise UsageError(f"{type(self).__module__}: this model predicts no states")
 
     def flops_per_step(self, batch_size: int) -> float:
         """Floating-point operations of one training update: 6 a parameter and token by default."""

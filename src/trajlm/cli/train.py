@@ -74,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
         tables.print_results(results, caption=f"in {results['folder']}")
     else:
         print(f"trained: {results['folder']}")
-        print(f"to score it: trajlm evaluate {results['folder']} --data.env-id ID")
+        if config.entry.algorithm_class.acts:
+            print(f"to score it: trajlm evaluate {results['folder']} --data.env-id ID")
     return 0
 
 

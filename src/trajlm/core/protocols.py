@@ -114,3 +114,77 @@ class Critic(Protocol):
     """Scores state-action pairs: (N, observation), (N, action) -> (N,) values."""
 
     def value(self, observation: Any, action: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What N episodes have shown up to their present.
+
+    `observations` (N, K, O): the last K, the present one last. `actions` (N, K-1, ...) and
+    `rewards` (N, K-1): of the steps between them.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+
+    def select(self, index: np.ndarray) -> Past:
+        """The past of the episodes at `index` (M,), any number of times each."""
+        return Past(
+            observations=self.observations[index],
+            actions=self.actions[index],
+            rewards=self.rewards[index],
+        )
+
+    def last(self, count: int) -> Past:
+        """Its last `count` observations, or all where there are fewer."""
+        kept = min(count, self.observations.shape[1])
+        between = self.actions.shape[1] - (kept - 1)
+        return Past(
+            observations=self.observations[:, -kept:],
+            actions=self.actions[:, between:],
+            rewards=self.rewards[:, between:],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model expects of H steps after the present of N episodes, in raw units.
+
+    `observations` (N, H, O): after 1, ..., H steps; of a model of some entries, those.
+    `actions` (N, H, ...) and `rewards` (N, H): of these steps.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+
+
+class WorldModel(Protocol):
+    """Predicts many episodes at once, open loop: nothing that truly happens comes in between.
+
+    `context`: how many observations of the past it sees, the present one among them.
+    `models_actions`: whether it can choose them itself.
+    """
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def models_actions(self) -> bool: ...
+
+    def predict(
+        self,
+        past: Past,
+        *,
+        horizon: int,
+        actions: np.ndarray | Policy | None = None,
+        seeds: np.ndarray | None = None,
+    ) -> Prediction:
+        """`actions` (N, H, ...): given; a policy that chooses them; None: the model's own.
+
+        `seeds` (N,): each row is one draw from what the model believes, a function of its seed;
+        None: what it holds likeliest, step by step. Raises `UsageError` for actions that this model
+        cannot take.
+        """
+        ...

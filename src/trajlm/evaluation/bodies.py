@@ -20,7 +20,7 @@ import numpy as np
 from trajlm.core.spec import Box
 from trajlm.envs.vector import VectorEnvironment
 from trajlm.evaluation.drawing import write_texts
-from trajlm.evaluation.rendering import Renderer, is_planar
+from trajlm.evaluation.rendering import Renderer, capsule, is_planar, limb_colors, limbs
 from trajlm.evaluation.video import PIP_LINE, renderer_of
 
 PANEL = (240, 190)
@@ -68,14 +68,31 @@ class Body:
         mujoco.mj_forward(self.model, data)
         return data
 
+    def state(self, observation: np.ndarray, *, x: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (Q,) and velocities (V,) of an observation (O,) of a body at `x`."""
+        split = self.model.nq - 1
+        return np.concatenate([[x], observation[:split]]), observation[split:]
+
     def poses(self, observations: np.ndarray, *, x: float) -> list[Any]:
         """Bodies of observations (K, O), the first of which is at `x`."""
-        split = self.model.nq - 1
-        places = x + self._travelled(observations[:, split])
+        places = x + self._travelled(observations[:, self.model.nq - 1])
         return [
-            self.pose(np.concatenate([[place], row[:split]]), row[split:])
+            self.pose(*self.state(row, x=float(place)))
             for place, row in zip(places, observations, strict=True)
         ]
+
+    def outline(self, data: Any) -> list[tuple[float, ...]]:
+        """Of each limb, the hindmost first: the ends of its axis x, z, x, z and its radius, in metres."""
+        ends = [capsule(self.model, data, geom) for geom in sorted(limbs(self.model), reverse=True)]
+        return [
+            (float(a[0]), float(a[2]), float(b[0]), float(b[2]), radius) for a, b, radius in ends
+        ]
+
+    @property
+    def colors(self) -> list[tuple[float, ...]]:
+        """Of each limb of an outline, red, green and blue in 0..1."""
+        by_geom = limb_colors(self.model)
+        return [tuple(by_geom[geom].tolist()) for geom in sorted(by_geom, reverse=True)]
 
     def _travelled(self, speeds: np.ndarray) -> np.ndarray:
         """(K,) metres since the first moment, at the mean speed of the two ends of each step."""

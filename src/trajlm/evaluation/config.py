@@ -12,7 +12,7 @@ from trajlm.core.errors import UsageError
 class EvaluationConfig:
     """How a policy is scored.
 
-    `episodes`: for each target. `seed`: episode k is reset with `seed + k`, for every target the
+    `episodes`: for each target; 0 trains without scoring. `seed`: episode k is reset with `seed + k`, for every target the
     same. `num_envs`: environments in one batch, all targets together; None takes every episode at
     once, up to 256. `precision`: of the policy's forward; reported scores use float32. `video`:
     record one episode, of `video_steps` steps at most (three lanes of 600 make a film of 2 MB).
@@ -28,8 +28,8 @@ class EvaluationConfig:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise UsageError(f"episodes: {self.episodes} is not positive")
+        if self.episodes < 0:
+            raise UsageError(f"episodes: {self.episodes} is negative")
         if self.num_envs is not None and self.num_envs < 1:
             raise UsageError(f"num_envs: {self.num_envs} is not positive")
         if self.video_steps < 1:

@@ -245,10 +245,12 @@ def _fitted(frame: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_film(frames: Iterator[np.ndarray], path: Path, *, frames_per_second: float) -> Path:
-    """An mp4 where ffmpeg is at hand, else a GIF; the path written."""
+    """A GIF where the path's suffix says so or ffmpeg is missing, else an mp4; the path written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        logger.warning("a GIF instead of an mp4: imageio-ffmpeg is missing; %s", PIP_LINE)
+    wanted = path.suffix == ".gif"
+    if wanted or importlib.util.find_spec("imageio_ffmpeg") is None:
+        if not wanted:
+            logger.warning("a GIF instead of an mp4: imageio-ffmpeg is missing; %s", PIP_LINE)
         kept = list(itertools.islice(frames, _GIF_FRAMES))
         return _write_gif(kept, path.with_suffix(".gif"), frames_per_second)
     return _write_mp4(frames, path.with_suffix(".mp4"), frames_per_second)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trajlm.core.errors import UsageError
@@ -83,7 +84,9 @@ class Experiment:
     same settings would give other numbers. `algorithms`: the default recipes, ALGORITHM/RECIPE.
     `refuses(recipe)`: why an algorithm cannot take part, None where it can; what can only be known
     with the data in hand (its spaces) is the library's to check. `run` measures; `draw(results,
-    figure)` fills an empty figure of `figure_size` inches from the mapping of results.json.
+    figure)` fills an empty figure of `figure_size` inches from the mapping of results.json;
+    `film(results, path)`, where there is something that moves, writes a film from it beside the
+    picture, or None where this machine cannot.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Experiment:
     draw: Callable[[Mapping[str, Any], Figure], None]
     alt: str
     refuses: Callable[[str], str | None] = lambda recipe: None
+    film: Callable[[Mapping[str, Any], Path], Path | None] | None = None
     figure_size: tuple[float, float] = (10.0, 6.0)
     version: int = 1
 

@@ -17,6 +17,7 @@ TITLES = {
     "trajectory_transformer": "Trajectory Transformer",
     "behavior_cloning": "BC",
     "percent_behavior_cloning": "%BC",
+    "dynamics_ensemble": "single-step ensemble",
 }
 
 
@@ -85,8 +86,20 @@ def has_setting(recipe: str, name: str) -> bool:
     return key in {field.name for field in fields(getattr(resolve(recipe), section))}
 
 
+def predicts(recipe: str) -> bool:
+    """Whether the recipe's model predicts states."""
+    from trajlm.algorithms.base import Algorithm
+
+    model = resolve(recipe).entry.algorithm_class
+    return model.world_model is not Algorithm.world_model
+
+
 def refuse_misfits(cells: Sequence[Cell]) -> None:
-    """Raise `UsageError` where a cell's algorithm cannot be built for the spaces of its data."""
+    """Raise `UsageError` where a cell's algorithm cannot be built for the spaces of its data, or has
+    no policy and is to be scored."""
+    for recipe in sorted({cell.arguments[0] for cell in cells if cell.scored}):
+        if not resolve(recipe).entry.algorithm_class.acts:
+            raise UsageError(f"{recipe} cannot take part: it has no policy to score")
     pairs = {(cell.arguments[0], _data_of(cell)) for cell in cells}
     for recipe, data in sorted(pairs):
         _refuse_misfit(recipe, data)

@@ -2,7 +2,7 @@
 
 A cell is one `trajlm train` command. What it left in its results.json goes, with the command, as a
 line into `rows.jsonl`; cells that have a line are not run again, and a cell that was interrupted goes
-on from its checkpoint.
+on from its checkpoint. One of `--episodes 0` is trained alone: its line holds no scores.
 """
 
 from __future__ import annotations
@@ -48,12 +48,20 @@ class Cell:
     @property
     def updates(self) -> int | None:
         """What `--steps` asks for; None where the recipe decides."""
-        flags = list(self.arguments)
-        return int(flags[flags.index("--steps") + 1]) if "--steps" in flags else None
+        return self._asked("--steps")
+
+    @property
+    def scored(self) -> bool:
+        """Whether the model is evaluated after its training."""
+        return self._asked("--episodes") != 0
 
     @property
     def command(self) -> str:
         return shlex.join(["trajlm", "train", *self.arguments])
+
+    def _asked(self, flag: str) -> int | None:
+        flags = list(self.arguments)
+        return int(flags[flags.index(flag) + 1]) if flag in flags else None
 
 
 def run_cells(
@@ -155,19 +163,34 @@ def shares(
 def read_cell(cell: Cell, runs: Path) -> Row:
     """The row of a finished cell. Raises `StorageError` where its run is another training's."""
     run = runs / cell.name
-    found = sorted(run.glob("eval/*/results.json"))
-    if len(found) != 1:
-        raise StorageError(f"{run} holds {len(found)} evaluations, not one; see {run}.log")
-    results = json.loads(found[0].read_text())
-    protocol = {key: results["protocol"].get(key) for key in KEPT}
+    scores: Row = {"rows": [], "returns": []}
+    if cell.scored:
+        found = sorted(run.glob("eval/*/results.json"))
+        if len(found) != 1:
+            raise StorageError(f"{run} holds {len(found)} evaluations, not one; see {run}.log")
+        results = json.loads(found[0].read_text())
+        known = results["protocol"]
+        scores = {
+            "rows": results["rows"],
+            "returns": read_returns(found[0].with_name("episodes.csv")),
+        }
+    else:
+        known = trained_facts(run)
+    protocol = {key: known.get(key) for key in KEPT}
     if cell.updates is not None and protocol["updates"] != cell.updates:
         raise StorageError(f"{run} holds {protocol['updates']} updates; choose another folder")
+    return {"keys": list(cell.keys), "command": cell.command, "protocol": protocol, **scores}
+
+
+def trained_facts(run: Path) -> Row:
+    """What meta.json knows of a run, under the names of a protocol of scores."""
+    meta = json.loads((run / "meta.json").read_text())
     return {
-        "keys": list(cell.keys),
-        "command": cell.command,
-        "protocol": protocol,
-        "rows": results["rows"],
-        "returns": read_returns(found[0].with_name("episodes.csv")),
+        **meta,
+        **meta["versions"],
+        "training_seed": meta["seed"],
+        "precision": meta["precision"]["name"],
+        "updates": meta["training"]["step"],
     }
 
 

@@ -157,6 +157,8 @@ def run(
     where it is not to be `scored`."""
     if not resuming:
         refuse_existing(folder)
+    if config.training.evaluate_every and not config.entry.algorithm_class.acts:
+        raise UsageError(f"evaluate_every: {config.algorithm} does not act; leave it 0")
     device = set_machine(device=config.device, threads=config.threads)
     store = load_store(config, store)
     warnings = examine(store, config)
@@ -396,7 +398,10 @@ def _evaluation_hook(
 def final_evaluation(
     config: RunConfig, folder: Path, model: Algorithm, step: int, progress: Progress | None
 ) -> Mapping[str, Any] | None:
-    """The scores of the last weights; read where a run that was finished already has them."""
+    """The scores of the last weights; read where a run that was finished already has them. None
+    for a model that does not act and where no episodes are asked for."""
+    if not (model.acts and config.evaluation.episodes):
+        return None
     if model.spec.env_id is None:
         logger.warning(
             "no environment is known for this dataset, so the run is not evaluated; write: "

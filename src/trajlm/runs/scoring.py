@@ -86,6 +86,8 @@ def evaluate_model(
             "this model came without the statistics of its data (of its states, or its bins), so its "
             "scores would mean nothing; write: trajlm convert FOLDER --to trajlm OUT --data DATASET"
         )
+    if not config.episodes:
+        raise UsageError("episodes: 0 scores nothing; write --episodes 50")
     actor = policy_of(model, policy, config)
     asked = targets_of(policy, spec) if targets is None else targets
     warn_outside(asked, spec)

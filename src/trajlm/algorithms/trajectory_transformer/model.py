@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from trajlm.algorithms.base import Algorithm, Loss, Prepared
 from trajlm.algorithms.trajectory_transformer.config import Config, PolicyConfig
+from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Critic
 from trajlm.core.seeding import counter_bits
 from trajlm.core.spec import DataSpec
@@ -36,6 +37,7 @@ from trajlm.nn.discretizer import Discretizer, encode_rows, fit_bins
 from trajlm.nn.heads import SlotHead
 from trajlm.nn.slots import KINDS, Layout
 from trajlm.nn.transformer import AttentionMask, Transformer, TransformerConfig, initialize
+from trajlm.planning.rollout import TokenWorld
 from trajlm.sequence.batch import SequenceBatch, WindowRequest
 
 if TYPE_CHECKING:
@@ -267,6 +269,17 @@ class Model(Algorithm):
         from trajlm.algorithms.trajectory_transformer.policy import TrajectoryTransformerPolicy
 
         return TrajectoryTransformerPolicy.of(self, config or PolicyConfig(), guide, **overrides)
+
+    def world_model(self, *, context: int | None = None) -> TokenWorld:
+        """Predicts with this model; `context` transitions in sight, as many as fit where None. That of
+        a model of 2 transitions is Markovian."""
+        if self.config.goal != "none":
+            raise UsageError("goal: a model that is asked for goals predicts by its policy alone")
+        return TokenWorld(
+            network=self.eval(),
+            discretizer=self.discretizer,
+            context=self.config.transitions - 1 if context is None else context,
+        )
 
     def flops_per_step(self, batch_size: int) -> float:
         """Of one update: 6 a weight and token, and the scores of attention."""

@@ -1,0 +1,332 @@
+"""Do predictions over a hundred steps stay plausible? A sequence model beside single-step ones.
+
+Janner et al. 2021 (arXiv 2106.02039), section 4.1: a trained humanoid predicted 100 steps ahead, by
+the Trajectory Transformer, its Markovian form and the ensemble of Chua et al. 2018. Their data and
+settings were not published; ours are Hopper and Walker2d under the shipped behaviours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trajlm.reproduce import long_horizon_pictures as pictures
+from trajlm.reproduce import long_horizon_rollouts as measured
+from trajlm.reproduce.base import Experiment, Findings, Published, Scale
+from trajlm.reproduce.context import Context
+from trajlm.reproduce.long_horizon_findings import (
+    CHOSEN,
+    ENVIRONMENTS,
+    HIDDEN,
+    PLANNER,
+    RECORDED,
+    TRUTH,
+    WHOLE,
+    judge,
+    table_of,
+)
+from trajlm.reproduce.taking_part import algorithm_title, has_setting, predicts
+from trajlm.runs.cells import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POSITIONS = {"hopper": 5, "walker2d": 8}
+HISTORY, MARKOVIAN, FREE = "history", "markovian", "free"
+TRUTH_SEED = 7_000
+
+
+def refuses(recipe: str) -> str | None:
+    """Whatever predicts states takes part."""
+    return None if predicts(recipe) else "it predicts no states"
+
+
+def run(context: Context) -> Findings:
+    data = {body: datasets(context, body) for body in context.settings["bodies"]}
+    cells = {
+        (body, *variant): each
+        for body, (train, _) in data.items()
+        for variant, each in cells_of(context, body, train).items()
+    }
+    context.train([cell for each in cells.values() for cell in each])
+    rows, shown = [], {}
+    for body, (train, truth) in data.items():
+        scene = cache(
+            partial(
+                measured.Scene.of,
+                *(ENVIRONMENTS[body],),
+                train=train,
+                truth=truth,
+                settings=context.settings,
+            )
+        )
+        own = {key[1:]: each for key, each in cells.items() if key[0] == body}
+        found = body_rows(context, body, scene, own)
+        rows += found
+        shown[body] = shown_poses(context, body, scene, found)
+    return findings(context, rows, shown)
+
+
+def datasets(context: Context, body: str) -> tuple[str, str]:
+    """What models learn from, and fresh episodes of the same behaviours."""
+    from trajlm.collect.collector import collect, dataset_id
+
+    tier, steps = context.settings["tier"], context.settings["steps"]
+    train = context.shipped(body, tier, steps=steps)
+    asked = context.settings["truth_steps"]
+    truth = context.dataset(
+        f"truth/{dataset_id(body, tier)}",
+        lambda root: collect(body, tier, steps=asked, seed=TRUTH_SEED, root=root / "truth"),
+    )
+    return train, truth
+
+
+def cells_of(context: Context, body: str, data: str) -> dict[tuple[str, str, str], list[Cell]]:
+    """The trainings by recipe, what is seen and whether history is: a cell a seed, unscored."""
+    settings = context.settings
+    hidden = ("--model.observation-size", str(POSITIONS[body]))
+    markovian = ("--model.transitions", "2")
+    wanted: dict[tuple[str, str, str], tuple[int, tuple[str, ...]]] = {}
+    for recipe in context.algorithms:
+        updates = settings["updates"].get(recipe.split("/")[0], settings["updates"]["other"])
+        for seen, history in settings["variants"]:
+            flags = (hidden if seen == HIDDEN else ()) + (markovian if history == MARKOVIAN else ())
+            able = {flag: f"model.{flag[8:].replace('-', '_')}" for flag in flags[::2]}
+            if all(has_setting(recipe, name) for name in able.values()):
+                wanted[recipe, seen, history] = (updates[history], flags)
+    clone = settings["clone"]
+    wanted[clone["recipe"], WHOLE, FREE] = (clone["updates"], ())
+    return {
+        (recipe, seen, history): [
+            context.cell(
+                *(body, recipe, seen, history), recipe=recipe, data=data, seed=seed, steps=updates,
+                episodes=0, extra=flags,
+            )
+            for seed in context.seeds
+        ]
+        for (recipe, seen, history), (updates, flags) in wanted.items()
+    }  # fmt: skip
+
+
+def body_rows(
+    context: Context, body: str, scene: Any, cells: Mapping[tuple[str, str, str], Sequence[Cell]]
+) -> list[dict[str, Any]]:
+    """A row for the truth and for each method, what it sees and whose actions it follows."""
+    settings = context.settings
+    rows = [
+        {"body": body, "method": TRUTH, "seen": WHOLE, "actions": RECORDED}
+        | context.part(f"{body}-truth", lambda: measured.truth(scene()))
+    ]
+    clone = settings["clone"]["recipe"]
+
+    def compute(own: Sequence[Cell], chosen: bool) -> dict[str, Any]:
+        models = [measured.best_model(context.run_of(cell)) for cell in own]
+        clones = [measured.best_model(context.run_of(cell)) for cell in cells[clone, WHOLE, FREE]]
+        policies = [model.policy() for model in clones] if chosen else []
+        return measured.rollouts(
+            scene(), models, policies=policies, chosen=chosen, samples=settings["samples"]
+        )
+
+    for (recipe, seen, history), own in cells.items():
+        for actions in (RECORDED, CHOSEN):
+            if history == FREE or (seen == HIDDEN and actions == CHOSEN):
+                continue
+            key = "-".join([body, recipe.replace("/", "-"), seen, history, actions])
+            rows.append(
+                {
+                    "body": body,
+                    "method": method_title(recipe, history),
+                    "seen": seen,
+                    "actions": actions,
+                    "recipe": recipe,
+                    **context.part(key, partial(compute, own, actions == CHOSEN)),
+                }
+            )
+    return rows
+
+
+def method_title(recipe: str, history: str) -> str:
+    title = algorithm_title(recipe)
+    return f"{title}, Markovian" if history == MARKOVIAN else title
+
+
+def shown_poses(
+    context: Context, body: str, scene: Any, rows: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The outlines of the strip, and the observations of the film."""
+    form = context.settings["shown"]
+    chosen = {
+        row["method"]: row.pop("shown")
+        for row in rows
+        if row["seen"] == WHOLE and row["actions"] in (form, *_truths(row))
+    }
+    for row in rows:
+        row.pop("shown", None)
+
+    def compute() -> dict[str, Any]:
+        physics = scene().physics
+        strips = {name: pictures.poses(physics, each) for name, each in chosen.items()}
+        return {"poses": strips, "colors": [list(color) for color in physics.body.colors]}
+
+    return {**context.part(f"{body}-strip", compute), "observations": chosen}
+
+
+def _truths(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (RECORDED,) if row["method"] == TRUTH else ()
+
+
+def findings(
+    context: Context, rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]
+) -> Findings:
+    horizon = context.settings["horizon"]
+    tables = tuple(
+        table_of(rows, body=body, horizon=horizon) for body in context.settings["bodies"]
+    )
+    held, verdict = judge(context, rows)
+    return Findings(held=held, verdict=verdict, tables=tables, rows=rows, picture={"shown": shown})
+
+
+PANELS = (
+    ("error", WHOLE, RECORDED, "Error, actions as recorded; dashed: two true rollouts"),
+    (
+        "log_likelihood",
+        WHOLE,
+        RECORDED,
+        "Log-likelihood of the truth; dashed: the data's deviations",
+    ),
+    ("error", HIDDEN, RECORDED, "Velocities hidden: error of the positions"),
+    ("log_likelihood", HIDDEN, RECORDED, "Velocities hidden: log-likelihood of the positions"),
+    ("plausible", WHOLE, RECORDED, "Plausible bodies, actions as recorded; dashed: the truth"),
+    ("plausible", WHOLE, CHOSEN, "Plausible bodies, actions chosen by the model"),
+)
+
+
+def draw(results: Mapping[str, Any], figure: Figure) -> None:
+    """A column a body: its strip, and `PANELS` over the horizon."""
+    bodies = list(results["picture"]["shown"])
+    settings = results["protocol"]["settings"]
+    axes = figure.subplots(
+        len(PANELS) + 1, len(bodies), squeeze=False, height_ratios=(2.6, *(1,) * len(PANELS))
+    )
+    known = [row["method"] for row in results["rows"] if row["method"] != TRUTH]
+    methods = list(dict.fromkeys(known))
+    for column, body in enumerate(bodies):
+        shown = results["picture"]["shown"][body]
+        pictures.draw_strip(
+            axes[0, column],
+            [(name.replace(", ", ",\n"), row) for name, row in shown["poses"].items()],
+            colors=shown["colors"],
+            title=f"{ENVIRONMENTS[body]}, actions {settings['shown']}",
+            steps=pictures.moments(settings["horizon"] + 1),
+        )
+        rows = [row for row in results["rows"] if row["body"] == body]
+        truth = [(TRUTH, rows[0])]
+        for own, (measure, seen, actions, title) in zip(axes[1:, column], PANELS, strict=True):
+            curves = [
+                (row["method"], row[measure])
+                for row in rows[1:]
+                if (row["seen"], row["actions"]) == (seen, actions)
+            ]
+            references = [(name, row[measure]) for name, row in truth if seen == WHOLE]
+            pictures.draw_curves(
+                own, measure, curves, methods=methods, references=references, title=title
+            )
+        axes[1, column].legend(fontsize=7)
+        axes[-1, column].set_xlabel("steps ahead")
+
+
+def film(results: Mapping[str, Any], path: Path) -> Path | None:
+    """The shown windows as a film, methods under each other."""
+    shown = results["picture"]["shown"]
+    methods = list(next(iter(shown.values()))["observations"])
+    short = [name.replace("Trajectory Transformer", "TT") for name in methods]
+    bodies = {ENVIRONMENTS[body]: each["observations"] for body, each in shown.items()}
+    return pictures.write_film(bodies, path, rows=list(zip(methods, short, strict=True)))
+
+
+VARIANTS = [[WHOLE, HISTORY], [WHOLE, MARKOVIAN], [HIDDEN, HISTORY], [HIDDEN, MARKOVIAN]]
+SMALL: dict[str, Any] = {
+    "bodies": ["walker2d", "hopper"],
+    "tier": "medium-expert",
+    "steps": 200_000,
+    "truth_steps": 60_000,
+    "known": 8,
+    "horizon": 100,
+    "starts": 128,
+    "samples": 8,
+    "nudge": 0.01,
+    "shown": CHOSEN,
+    "variants": VARIANTS,
+    "updates": {
+        PLANNER: {HISTORY: 6_000, MARKOVIAN: 6_000},
+        "other": {HISTORY: 6_000, MARKOVIAN: 6_000},
+    },
+    "clone": {"recipe": "behavior_cloning/small", "updates": 4_000},
+}
+EXPERIMENT = Experiment(
+    name="long-horizon",
+    title="A body predicted a hundred steps ahead",
+    question="Do open-loop predictions stay plausible, and near to what truly follows, for 100 steps?",
+    claim="The sequence model's predictions stay plausible where a single-step model's diverge.",
+    source="Janner et al. 2021, section 4.1",
+    published=(
+        Published(
+            what="a humanoid predicted 100 steps ahead",
+            value="pictures and curves, no number is given",
+            where="Janner et al. 2021, figures 2 and 3",
+        ),
+    ),
+    scales={
+        "small": Scale(
+            minutes=85,
+            size="2 bodies, 200,000 steps, 6,000 updates, 128 starts",
+            seeds=1,
+            settings=SMALL,
+        ),
+        "paper": Scale(
+            minutes=20 * 60,
+            size="3 seeds, a million steps, 80,000 updates, 512 starts",
+            settings={
+                **SMALL,
+                "steps": 1_000_000,
+                "truth_steps": 250_000,
+                "starts": 512,
+                "samples": 32,
+                "updates": {
+                    PLANNER: {HISTORY: 80_000, MARKOVIAN: 80_000},
+                    "other": {HISTORY: 50_000, MARKOVIAN: 50_000},
+                },
+            },
+        ),
+        "debug": Scale(
+            minutes=1,
+            size="one body, 400 steps, 3 updates, 3 starts",
+            seeds=1,
+            settings={
+                **SMALL,
+                "bodies": ["hopper"],
+                "steps": 400,
+                "truth_steps": 100,
+                "known": 3,
+                "horizon": 6,
+                "starts": 3,
+                "samples": 3,
+                "variants": [[WHOLE, HISTORY], [HIDDEN, MARKOVIAN]],
+                "updates": {"other": {HISTORY: 3, MARKOVIAN: 3}},
+                "clone": {"recipe": "behavior_cloning/debug", "updates": 3},
+            },
+        ),
+    },
+    algorithms=("trajectory_transformer/small", "dynamics_ensemble/small"),
+    refuses=refuses,
+    run=run,
+    draw=draw,
+    film=film,
+    alt=(
+        "For each body a strip of its predicted poses under the true ones, and curves over the "
+        "horizon: error, log-likelihood, error with velocities hidden, and plausible bodies."
+    ),
+    figure_size=(13.0, 16.0),
+)
