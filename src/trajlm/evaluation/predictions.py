@@ -73,7 +73,7 @@ def errors(predicted: np.ndarray, true: np.ndarray, *, std: np.ndarray) -> np.nd
     Predictions that are not finite, or farther than `FARTHEST`, count as that far.
     """
     apart = (predicted.astype(np.float64) - true) / std
-    return np.sqrt(np.square(_bounded(apart)).mean(axis=-1))
+    return np.asarray(np.sqrt(np.square(_bounded(apart)).mean(axis=-1)))
 
 
 def log_likelihoods(samples: np.ndarray, true: np.ndarray, *, std: np.ndarray) -> np.ndarray:
@@ -122,4 +122,5 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _bounded(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.nan_to_num(values, nan=FARTHEST, posinf=FARTHEST), -FARTHEST, FARTHEST)
+    bounded = np.nan_to_num(values, nan=FARTHEST, posinf=FARTHEST, neginf=-FARTHEST)
+    return np.asarray(np.clip(bounded, -FARTHEST, FARTHEST))

@@ -46,7 +46,9 @@ class SlotNetwork(Protocol):
     num_bins: int
     transformer: Transformer
     head: SlotHead
-    position: Tensor
+
+    @property
+    def position(self) -> Tensor: ...
 
     @property
     def block_size(self) -> int: ...

@@ -42,11 +42,14 @@ def table_of(rows: Sequence[Row], *, body: str, horizon: int) -> Table:
         lines=tuple(lines),
         note=(
             "medians over starts, with 95% bootstrap intervals of the median; error in deviations "
-            "of the data, log-likelihood in nats a dimension; the truth's error is that of two true "
-            f"rollouts whose starts are {own[0]['nudge']} deviations apart, its likelihood that of the "
-            "data's own deviations; hidden: positions alone are seen and predicted; plausible: "
-            "healthy, joints within limits, energy as recorded, over the later half; height and "
-            "speed: Wasserstein distance from the true bodies' there"
+            "of the data, of the likeliest rollout (the likeliest token at each place; of the "
+            "ensemble the mean of its members at each step), as is plausibility; likelihood in nats "
+            "a dimension, under sampled rollouts (of the ensemble a member each); the truth's error "
+            f"is that of two true rollouts whose starts are {own[0]['nudge']} deviations apart, its "
+            "likelihood that of the data's own deviations; hidden: positions alone are seen and "
+            "predicted; chosen: the actions are the model's own, the ensemble's by behaviour cloning; "
+            "plausible: healthy, joints within limits, energy as recorded, over the later half; "
+            "height and speed: Wasserstein distance from the true bodies' there"
         ),
     )  # fmt: skip
 

@@ -34,7 +34,8 @@ LABELS = {
 def poses(physics: Physics, observations: Sequence[Sequence[float]]) -> list[Any]:
     """For each of `PANELS` moments of (H + 1, O) the limbs' outlines, x counted from the body; None
     where there is no body to draw."""
-    body, found = physics.body, []
+    body = physics.body
+    found: list[Any] = []
     for moment in moments(len(observations)):
         row = np.asarray(observations[moment])
         if not np.isfinite(row).all() or np.abs(row[: body.model.nq - 1]).max() > TALLEST * 2:
@@ -127,8 +128,8 @@ def _draw(
 ) -> None:  # fmt: skip
     steps = np.arange(1, len(curve["value"]) + 1)
     axes.plot(steps, factor * np.asarray(curve["value"]), linestyle=line, color=color, label=name)
-    ends = [factor * np.asarray(curve[end]) for end in ("low", "high")]
-    axes.fill_between(steps, *ends, color=color, alpha=0.2, linewidth=0)
+    low, high = (factor * np.asarray(curve[end]) for end in ("low", "high"))
+    axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def write_film(
