@@ -111,14 +111,22 @@ def test_shares_are_of_the_behaviour_and_costs_of_a_plan() -> None:
     behaviour = {"mean": 200.0, "interval": (190.0, 210.0), "episodes": 9}
     recipe = f"{imitation.PLANNER}/small"
     rows = [row([100.0, 300.0]), row([150.0, 150.0], seconds=3.0)]
-    found = ways.row_of(recipe, "hopper", SEARCH, rows, behaviour, alone=7.0)
+    found = ways.row_of(recipe, "hopper", SEARCH, rows, behaviour, name="TT", alone=7.0)
+    assert found["method"] == "TT, search"
     assert found["seeds"] == [100.0, 75.0]
     assert found["mean"] == 87.5
     assert found["lowest"] == 100.0
     assert found["interval_kind"].endswith("training seeds")
     assert found["milliseconds"] == pytest.approx(20.0)
     assert found["published"] == 104.0
-    one = ways.row_of(recipe, "halfcheetah", GREEDY, rows[:1], behaviour, alone=7.0)
+    one = ways.row_of(recipe, "halfcheetah", GREEDY, rows[:1], behaviour, name="TT", alone=7.0)
     assert one["interval"] == (50.0, 150.0)
     assert one["interval_kind"].endswith("episodes")
     assert one["published"] is None
+
+
+def test_recipes_of_one_algorithm_are_told_apart() -> None:
+    names = ways.names_of(["behavior_cloning/small", f"{imitation.PLANNER}/small"])
+    assert names["behavior_cloning/small"] == "BC"
+    several = [f"{imitation.PLANNER}/small", f"{imitation.PLANNER}/hopper"]
+    assert list(ways.names_of(several).values()) == several

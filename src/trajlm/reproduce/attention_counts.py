@@ -55,8 +55,9 @@ def occurrences(readings: Readings, rows: Sequence[Mapping[str, Any]], *, seeds:
         layers = sorted({head["layer"] for head in each[0]["heads"]})
         for layer in (None, *layers):
             own = [row for row in rows if row["recipe"] == recipe and row["layer"] == layer]
+            even = each[0]["even"][patterns.AHEAD]
             ahead = [
-                head["trained"]["actions over states"] > patterns.MOSTLY
+                head["trained"][patterns.AHEAD]
                 for reading in each
                 for head in reading["heads"]
                 if layer in (None, head["layer"])
@@ -65,20 +66,20 @@ def occurrences(readings: Readings, rows: Sequence[Mapping[str, Any]], *, seeds:
                 (
                     algorithm_title(recipe), "all" if layer is None else str(layer),
                     *(f"{row['with_pattern']} of {row['heads']}" for row in own),
-                    f"{sum(ahead)} of {len(ahead)}",
+                    f"{sum(ahead) / len(ahead):.2f}, {max(ahead):.2f}, {even:.2f}",
                 )
             )  # fmt: skip
     return Table(
         title="Heads that show a pattern",
-        columns=("model", "layer", *PATTERNS, "past actions over past states"),
+        columns=("model", "layer", *PATTERNS, "past actions over states"),
         lines=tuple(lines),
         note=(
             f"{seeds} training seeds; a head may show several. Markovian: most of its attention is on this "
             "step and the one before. Striated: rows that predict states look at the same dimension two "
             "or more steps before; action-smoothing: rows that predict actions at the same one at any "
             f"earlier step. Each is counted from {patterns.CLEARLY:g} times what a head has that looks "
-            "evenly. Last column: heads whose action rows pay more to earlier actions than to earlier "
-            "states. A Decision Transformer predicts actions alone: its stripe of states is that of "
+            "evenly. Last column: of what rows that predict actions pay to earlier actions and states, the "
+            "actions' share, its mean, highest and that of an even head. A Decision Transformer predicts actions alone: its stripe of states is that of "
             "state tokens at earlier state tokens"
         ),
     )

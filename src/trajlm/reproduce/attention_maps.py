@@ -5,6 +5,7 @@ Legend: H heads, Q rows (tokens that predict), L tokens.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
+TITLE_WIDTH = 22
 UNIT = 10_000
 """Maps are kept in ten thousandths."""
 SHORT = {"observation": "obs", "action": "act", "reward": "rew", "value": "val", "return": "ret"}
@@ -112,9 +114,20 @@ def draw_heads(figure: FigureBase, reading: Mapping[str, Any], *, title: str) ->
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
+def best_heads(reading: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """For each pattern the head with the highest score, each head once: the rarest pattern chooses
+    first."""
+    left, found = list(reading["heads"]), {}
+    for pattern in patterns.STRIPES_FIRST:
+        best = max(left, key=lambda head: head["trained"][pattern])
+        found[pattern] = best
+        left = [head for head in left if head is not best] or left
+    return {pattern: found[pattern] for pattern in patterns.PATTERNS}
+
+
 def draw_closely(axes: Axes, reading: Mapping[str, Any], pattern: str) -> None:
-    """The rows of the last step shown of the head that shows a pattern most, dimension by dimension."""
-    best = max(reading["heads"], key=lambda head: head["trained"][pattern])
+    """The rows of the last step shown of the best head of a pattern, dimension by dimension."""
+    best = best_heads(reading)[pattern]
     names, size = reading["names"], len(reading["names"])
     last = [
         place
@@ -127,8 +140,8 @@ def draw_closely(axes: Axes, reading: Mapping[str, Any], pattern: str) -> None:
     mark_steps(axes, size=size, steps=reading["shown"], names=names)
     axes.set_yticks(range(len(last)), predicted, fontsize=6)
     axes.set_title(
-        f"Most {pattern}: layer {best['layer']}, head {best['head']}\n"
-        f"{best['trained'][pattern]:.2f}, even {reading['even'][pattern]:.2f}",
+        f"{pattern}, layer {best['layer']}, head {best['head']}:\n"
+        f"score {best['trained'][pattern]:.2f}, even head {reading['even'][pattern]:.2f}",
         fontsize=9,
         pad=12,
     )
@@ -156,6 +169,8 @@ def mark_steps(axes: Axes, *, size: int, steps: int, names: Sequence[str] = ()) 
         )
         return
     groups = [name.partition(" ")[0] for name in names]
+    if size > 4:  # too narrow for a label each
+        groups = [group if groups.count(group) > 1 else "rew, val" for group in groups]
     places = {group: groups.index(group) + (groups.count(group) - 1) / 2 for group in groups}
     ticks = [(step * size + at, group) for step in range(steps) for group, at in places.items()]
     axes.set_xticks([at for at, _ in ticks], [group for _, group in ticks], rotation=90, fontsize=5)
@@ -220,4 +235,5 @@ def brightest(maps: Sequence[Sequence[Sequence[int]]]) -> float:
 def told(head: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
     """The patterns of a head, in words."""
     found = patterns.occurs(head["trained"], reading["even"])
-    return ", ".join(name for name, shown in found.items() if shown) or "-"
+    text = ", ".join(name for name, shown in found.items() if shown) or "-"
+    return textwrap.fill(text, TITLE_WIDTH, break_on_hyphens=False)

@@ -19,11 +19,9 @@ import numpy as np
 PLANNER, CONDITIONED = "trajectory_transformer", "decision_transformer"
 MARKOVIAN, STRIATED, SMOOTHING = "Markovian", "striated", "action-smoothing"
 PATTERNS = (MARKOVIAN, STRIATED, SMOOTHING)
-MEANING = {
-    MARKOVIAN: "share on this step and the one before",
-    STRIATED: "states: share on the same dimension, 2 or more steps before",
-    SMOOTHING: "actions: share on the same dimension, 1 or more steps before",
-}
+STRIPES_FIRST = (STRIATED, SMOOTHING, MARKOVIAN)
+"""The rarer first: of heads that show several, which one is to stand for which."""
+AHEAD = "actions over states"
 CLEARLY = 2.0
 """A head shows a pattern where it looks at the pattern's tokens twice as much as an even head does,"""
 MOSTLY = 0.5
@@ -95,13 +93,13 @@ def tokens_of(model: Any, *, algorithm: str) -> Tokens:
 
 
 def scores(rows: np.ndarray, tokens: Tokens) -> dict[str, float]:
-    """The share of attention of each of `PATTERNS` in a head's rows (Q, L), and `actions over
-    states`: of what rows that predict actions pay to actions and states of earlier steps, the
+    """The share of attention of each of `PATTERNS` in a head's rows (Q, L), and `AHEAD`: of what
+    rows that predict actions pay to actions and states of earlier steps, the
     actions' share."""
     return {
         name: float(rows[places][looked].sum() / len(places))
         for name, (places, looked) in _looked_for(tokens, rows.shape[1]).items()
-    } | {"actions over states": _actions_over_states(rows, tokens)}
+    } | {AHEAD: _actions_over_states(rows, tokens)}
 
 
 def even_scores(tokens: Tokens) -> dict[str, float]:

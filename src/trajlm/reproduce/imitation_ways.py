@@ -39,9 +39,9 @@ def behaviour_of(data: str) -> dict[str, Any]:
     }
 
 
-def alone(folder: Path, policy: Mapping[str, Any]) -> float:
+def alone(folder: Path, policy: Mapping[str, Any], *, seconds: float) -> float:
     """Milliseconds of one step of one environment with a full context, physics included, by the run in
-    `folder` with these settings of its policy."""
+    `folder` with these settings of its policy; timed for `seconds` or one step."""
     from dataclasses import replace
 
     from trajlm.core.config import overridden
@@ -52,7 +52,7 @@ def alone(folder: Path, policy: Mapping[str, Any]) -> float:
     config = read_run(folder)
     config = replace(config, policy=overridden(config.policy, dict(policy), name="policy"))
     model = load_artefact(artefact_folder(folder, which="last"))
-    return 1e3 * acting_seconds(model, config, slots=1)
+    return 1e3 * acting_seconds(model, config, slots=1, seconds=seconds)
 
 
 def row_of(
@@ -62,6 +62,7 @@ def row_of(
     rows: Sequence[Row],
     behaviour: Mapping[str, Any],
     *,
+    name: str,
     alone: float,
 ) -> dict[str, Any]:
     """One method on one body, in percent of the behaviour's mean return: the mean over training
@@ -75,7 +76,7 @@ def row_of(
         "recipe": recipe,
         "body": body,
         "way": way,
-        "method": method(recipe, way),
+        "method": f"{name}, {way}" if way else name,
         "seeds": shares,
         "mean": float(np.mean(shares)),
         "interval": bootstrap_interval(shares if several else episodes),
@@ -89,9 +90,13 @@ def row_of(
     }
 
 
-def method(recipe: str, way: str) -> str:
-    title = algorithm_title(recipe)
-    return f"{title}, {way}" if way else title
+def names_of(recipes: Sequence[str]) -> dict[str, str]:
+    """What tables call each recipe: its algorithm, or itself where there are several of one."""
+    titles = [algorithm_title(recipe) for recipe in recipes]
+    return {
+        recipe: title if titles.count(title) == 1 else recipe
+        for recipe, title in zip(recipes, titles, strict=True)
+    }
 
 
 def shares_table(
@@ -130,7 +135,8 @@ def _share(row: Mapping[str, Any] | None) -> str:
 
 
 def _behaviour(found: Mapping[str, Any]) -> str:
-    return f"{found['mean']:,.0f}, n={found['episodes']}"
+    ends = "" if found["interval"] is None else " [{:,.0f}, {:,.0f}]".format(*found["interval"])
+    return f"{found['mean']:,.0f}{ends}, n={found['episodes']}"
 
 
 def _number(value: float | None) -> str:

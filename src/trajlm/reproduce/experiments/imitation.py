@@ -51,12 +51,16 @@ def run(context: Context) -> Findings:
         found.setdefault((recipe, body, way), []).append(own[cell.command])
     for (recipe, body, _, way), cell in further.items():
         found.setdefault((recipe, body, way), []).append(more[cell.command])
+    names = ways.names_of(context.algorithms)
     rows = [
         ways.row_of(
-            recipe, body, way, each, behaviours[body],
+            recipe, body, way, each, behaviours[body], name=names[recipe],
             alone=context.part(
                 f"alone-{cells[recipe, body, 0].name}-{way or 'own'}",
-                partial(ways.alone, context.run_of(cells[recipe, body, 0]), policy_of(context, way)),
+                partial(
+                    ways.alone, context.run_of(cells[recipe, body, 0]), policy_of(context, way),
+                    seconds=settings["timed_seconds"],
+                ),
             ),
         )
         for (recipe, body, way), each in found.items()
@@ -207,6 +211,7 @@ def _draw_costs(axes: Axes, own: Mapping[str, Mapping[str, Any]], names: Sequenc
 
 
 def _wrapped(name: str) -> str:
+    """`Trajectory Transformer, search` as TT above search."""
     title, _, way = name.partition(", ")
     initials = "".join(word[0] for word in title.split()) if " " in title else title
     return f"{initials}\n{way}"
@@ -235,6 +240,7 @@ EXPERIMENT = Experiment(
                 "updates": {PLANNER: 3_000, "other": 5_000},
                 "episodes": {GREEDY: 16, SAMPLING: 16, SEARCH: 16},
                 "searches": {SEARCH: {"search": "likelihood", "beam_width": 8, "horizon": 3}},
+                "timed_seconds": 5.0,
             },
         ),
         "paper": Scale(
@@ -251,6 +257,7 @@ EXPERIMENT = Experiment(
                         "window": "published",
                     }
                 },
+                "timed_seconds": 20.0,
             },
         ),
         "debug": Scale(
@@ -262,6 +269,7 @@ EXPERIMENT = Experiment(
                 "updates": {PLANNER: 3, "other": 3},
                 "episodes": {GREEDY: 2, SAMPLING: 2, SEARCH: 2},
                 "searches": {SEARCH: {"search": "likelihood", "beam_width": 2, "horizon": 2}},
+                "timed_seconds": 0.05,
             },
         ),
     },
