@@ -41,8 +41,10 @@ def behaviour_of(data: str) -> dict[str, Any]:
 
 def alone(folder: Path, policy: Mapping[str, Any], *, seconds: float) -> float:
     """Milliseconds of one step of one environment with a full context, physics included, by the run in
-    `folder` with these settings of its policy; timed for `seconds` or one step."""
+    `folder` with these settings of its policy, on one thread; timed for `seconds` or one step."""
     from dataclasses import replace
+
+    import torch
 
     from trajlm.core.config import overridden
     from trajlm.runs.folder import read_run
@@ -52,7 +54,12 @@ def alone(folder: Path, policy: Mapping[str, Any], *, seconds: float) -> float:
     config = read_run(folder)
     config = replace(config, policy=overridden(config.policy, dict(policy), name="policy"))
     model = load_artefact(artefact_folder(folder, which="last"))
-    return 1e3 * acting_seconds(model, config, slots=1, seconds=seconds)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return 1e3 * acting_seconds(model, config, slots=1, seconds=seconds)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def row_of(

@@ -150,11 +150,11 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=25,
-            size="Hopper, 3 seeds, 3,000 updates (TT), 2,000 (DT)",
+            minutes=28,
+            size="Hopper, 3 seeds, 5,000 updates (TT), 1,500 (DT)",
             settings={
                 "body": "hopper", "tier": "medium-expert", "steps": 100_000, "windows": 256,
-                "updates": {PLANNER: 3_000, CONDITIONED: 2_000},
+                "updates": {PLANNER: 5_000, CONDITIONED: 1_500},
                 "flags": {},
                 "shown": {PLANNER: 5, CONDITIONED: 10},
             },
