@@ -130,3 +130,19 @@ def test_recipes_of_one_algorithm_are_told_apart() -> None:
     assert names["behavior_cloning/small"] == "BC"
     several = [f"{imitation.PLANNER}/small", f"{imitation.PLANNER}/hopper"]
     assert list(ways.names_of(several).values()) == several
+
+
+def test_search_is_ahead_only_where_intervals_are_apart() -> None:
+    def found(body: str, way: str, mean: float) -> dict[str, Any]:
+        return {
+            "recipe": "r", "body": body, "way": way, "mean": mean, "milliseconds": mean,
+            "interval": (mean - 4.0, mean + 4.0),
+        }  # fmt: skip
+
+    rows = [found(body, GREEDY, 50.0) for body in ("a", "b", "c")]
+    searched = {
+        body: found(body, SEARCH, mean) for body, mean in (("a", 100.0), ("b", 55.0), ("c", 25.0))
+    }
+    told = imitation.taken(rows, searched)
+    assert "on 1 of 3 bodies and less on 1" in told
+    assert "0 to 2 times" in told

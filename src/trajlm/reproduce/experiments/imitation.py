@@ -145,13 +145,20 @@ def taken(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Mapping[str,
     """What a reader should take from it: search beside acting without it, and what it costs."""
     greedy = {(row["recipe"], row["body"]): row for row in rows if row["way"] == GREEDY}
     pairs = [(row, greedy[row["recipe"], row["body"]]) for row in searched.values()]
-    ahead = [row for row, other in pairs if row["mean"] > other["mean"]]
+    ahead = [row for row, other in pairs if _apart(row, other) and row["mean"] > other["mean"]]
+    behind = [row for row, other in pairs if _apart(row, other) and row["mean"] < other["mean"]]
     times = [row["milliseconds"] / other["milliseconds"] for row, other in pairs]
     return (
         f"What to take from it: searching wider than one beam returned more than the likeliest tokens "
-        f"on {len(ahead)} of {len(searched)} bodies, at {min(times):.0f} to {max(times):.0f} times the "
-        "time of a plan."
+        f"on {len(ahead)} of {len(pairs)} bodies and less on {len(behind)}, where intervals are apart, "
+        f"for {min(times):.0f} to {max(times):.0f} times the time of a plan."
     )
+
+
+def _apart(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows have intervals that do not meet."""
+    low, high = sorted((row, other), key=lambda each: float(each["mean"]))
+    return bool(low["interval"] and high["interval"] and low["interval"][1] < high["interval"][0])
 
 
 # ---- the picture --------------------------------------------------------------------------------
@@ -173,6 +180,8 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
         grid[1, column].set_xticks(
             range(len(names)), [_wrapped(name) for name in names], fontsize=8
         )
+    seen = [value for row in rows for value in (*row["seeds"], *(row["interval"] or ()))]
+    grid[0, 0].set_ylim(1.05 * min(0.0, *seen), 1.05 * max(100.0, *PUBLISHED.values(), *seen))
     grid[0, 0].set_ylabel("% of the behaviour's return")
     grid[1, 0].set_ylabel("ms an action")
     marks = picture.lines((picture.MUTED, "--"), (picture.INK, "-"))
@@ -193,7 +202,6 @@ def _draw_shares(axes: Axes, own: Mapping[str, Mapping[str, Any]], names: Sequen
         if row["published"] is not None:
             axes.plot([place - 0.3, place + 0.3], [row["published"]] * 2, color=picture.INK)
     axes.set_xlim(-0.6, len(names) - 0.2)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(visible=False, axis="x")
 
 
