@@ -146,7 +146,7 @@ def _places(counts: Mapping[int, int]) -> str:
 def _furthest(readings: Readings) -> float:
     """How far an untrained head's score lies from an even head's at most, as a share of it."""
     return max(
-        abs(head["untrained"][pattern] / reading["even"][pattern] - 1.0)
+        abs(float(head["untrained"][pattern]) / float(reading["even"][pattern]) - 1.0)
         for each in readings.values()
         for reading in each
         for head in reading["heads"]

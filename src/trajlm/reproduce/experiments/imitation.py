@@ -98,7 +98,8 @@ def further_ways(context: Context, recipe: str) -> dict[str, Mapping[str, Any]]:
 
 
 def policy_of(context: Context, way: str) -> Mapping[str, Any]:
-    return {**WAYS, **context.settings["searches"]}.get(way, {})
+    known: dict[str, Mapping[str, Any]] = {**WAYS, **context.settings["searches"]}
+    return known.get(way, {})
 
 
 # ---- findings -----------------------------------------------------------------------------------
