@@ -57,6 +57,26 @@ def test_cells_are_kept_failures_named_and_other_commands_refused(
         run_cells([other], folder=tmp_path, runs=tmp_path / "runs", workers=1)
 
 
+def test_a_trained_cell_is_scored_again_without_training(pendulum: Path, tmp_path: Path) -> None:
+    first = cell(pendulum, 0)
+    shared = {"folder": tmp_path, "runs": tmp_path / "runs", "workers": 1}
+    (trained,), _ = run_cells([first], **shared)
+    further = Cell(
+        keys=(*first.keys, "one"),
+        arguments=("--policy.target-return", "-500", "--episodes", "1", "--evaluation.no-video"),
+        evaluates=first.name,
+    )
+    assert further.command.startswith(f"trajlm evaluate runs/{first.name} --policy")
+    rows, failures = run_cells([further], **shared)
+    assert not failures
+    assert [each["target_return"] for each in rows[0]["rows"]] == [-500.0]
+    assert len(rows[0]["returns"]) == 1
+    assert rows[0]["protocol"]["updates"] == trained["protocol"]["updates"] == 3
+    assert rows[0]["timing"]["steps"] == 200.0
+    assert run_cells([first], **shared)[0] == [trained]
+    assert shares([further], {further.keys: {}}, tmp_path)[0] == "1 of 1 evaluations"
+
+
 def test_a_cells_name_is_a_folders(pendulum: Path) -> None:
     assert cell(pendulum, 3).name == "decision_transformer-debug-a-b-c-3"
 

@@ -3,7 +3,8 @@
     FOLDER/
       protocol.json   what was asked for; another protocol is refused
       data/ID/        datasets made for this run, with their hashes in datasets.json
-      runs/NAME/      trainings, each a run folder; rows.jsonl has a line a finished one
+      runs/NAME/      trainings, each a run folder, and further evaluations of them; rows.jsonl has a
+                      line a finished one
       parts/KEY.json  whatever else was computed
       results.json, picture.png, picture.svg
 
@@ -139,12 +140,30 @@ class Context:
 
     def train(self, cells: Sequence[Cell]) -> list[Row]:
         """The rows of all cells in their order: `keys`, `command`, `protocol`, `rows` (one a target),
-        `returns` (every episode's, in the order of targets and seeds).
+        `timing` of the evaluation (seconds), `returns` (every episode's, in the order of targets and
+        seeds).
 
         Runs what is not there, `workers` at a time. Raises `UsageError` where an algorithm does not
         fit its data, `TrainingsFailed` once the others have ended, `Interrupted` after a signal.
         """
         taking_part.refuse_misfits(cells)
+        return self._rows(cells)
+
+    def evaluation(
+        self, *keys: str, of: Cell, episodes: int, policy: Mapping[str, Any] | None = None
+    ) -> Cell:
+        """A further evaluation of the run of `of`, one thread: for `evaluate`. `keys` are added to
+        those of `of`; `policy` are settings of its policy that differ from the run's."""
+        arguments = ["--episodes", str(episodes), "--threads", "1", "--evaluation.no-video"]
+        for name, value in (policy or {}).items():
+            arguments += [f"--policy.{name.replace('_', '-')}", str(value)]
+        return Cell(keys=(*of.keys, *keys), arguments=tuple(arguments), evaluates=of.name)
+
+    def evaluate(self, cells: Sequence[Cell]) -> list[Row]:
+        """As `train`, for evaluations of runs that are there: one model under several policies."""
+        return self._rows(cells)
+
+    def _rows(self, cells: Sequence[Cell]) -> list[Row]:
         rows, failures = run_cells(
             cells,
             folder=self.folder,
@@ -157,7 +176,7 @@ class Context:
         self.keep_time()
         if failures:
             raise TrainingsFailed(
-                f"{len(failures)} of {len(cells)} trainings failed, the first: {failures[0]}; "
+                f"{len(failures)} of {len(cells)} commands failed, the first: {failures[0]}; "
                 f"logs in {self.folder / 'runs'}"
             )
         return rows

@@ -1,6 +1,7 @@
 """Trainings as cells of a table: run side by side, each kept the moment it is there.
 
-A cell is one `trajlm train` command. What it left in its results.json goes, with the command, as a
+A cell is one `trajlm train` command, or a `trajlm evaluate` of another cell's run, so that one model is
+scored in several ways. What it left in its results.json goes, with the command, as a
 line into `rows.jsonl`; cells that have a line are not run again, and a cell that was interrupted goes
 on from its checkpoint. One of `--episodes 0` is trained alone: its line holds no scores.
 """
@@ -35,10 +36,12 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """`keys` tell cells apart; `arguments` follow `trajlm train`."""
+    """`keys` tell cells apart; `arguments` follow `trajlm train`, or, where `evaluates` names another
+    cell whose run is there, `trajlm evaluate RUN`."""
 
     keys: tuple[str, ...]
     arguments: tuple[str, ...]
+    evaluates: str = ""
 
     @property
     def name(self) -> str:
@@ -57,6 +60,8 @@ class Cell:
 
     @property
     def command(self) -> str:
+        if self.evaluates:
+            return shlex.join(["trajlm", "evaluate", f"runs/{self.evaluates}", *self.arguments])
         return shlex.join(["trajlm", "train", *self.arguments])
 
     def _asked(self, flag: str) -> int | None:
@@ -156,7 +161,8 @@ def shares(
             under_way.append(f"{cell.name}: {step:,}")
             done += min(0.99, step / cell.updates) if cell.updates else 0.0
     there = sum(cell.keys in rows for cell in cells)
-    words = f"{there} of {len(cells)} trainings" + "".join(f", {each}" for each in under_way)
+    what = "evaluations" if all(cell.evaluates for cell in cells) else "trainings"
+    words = f"{there} of {len(cells)} {what}" + "".join(f", {each}" for each in under_way)
     return words, done / max(1, len(cells))
 
 
@@ -165,13 +171,14 @@ def read_cell(cell: Cell, runs: Path) -> Row:
     run = runs / cell.name
     scores: Row = {"rows": [], "returns": []}
     if cell.scored:
-        found = sorted(run.glob("eval/*/results.json"))
+        found = sorted(run.glob("results.json" if cell.evaluates else "eval/*/results.json"))
         if len(found) != 1:
             raise StorageError(f"{run} holds {len(found)} evaluations, not one; see {run}.log")
         results = json.loads(found[0].read_text())
         known = results["protocol"]
         scores = {
             "rows": results["rows"],
+            "timing": results["timing"],
             "returns": read_returns(found[0].with_name("episodes.csv")),
         }
     else:
@@ -211,8 +218,17 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
 
 
 def _job(cell: Cell, runs: Path) -> Job:
-    """Train and evaluate, or go on with what an earlier call left."""
+    """Train and evaluate, or go on with what an earlier call left; or evaluate alone."""
     run = runs / cell.name
+    if cell.evaluates:
+        return Job(
+            name=cell.name,
+            arguments=(
+                *("evaluate", str(runs / cell.evaluates)),
+                *(*cell.arguments, "--output", str(run)),
+            ),
+            log=runs / f"{cell.name}.log",
+        )
     arguments = ("train", *cell.arguments, "--output", str(runs), "--name", cell.name)
     if (run / "run.yaml").is_file():
         arguments = ("train", "--resume", str(run))
