@@ -111,7 +111,8 @@ class GaussianHead(ActionHead):
         unit = self.middle.scale.to_unit(actions.flatten(2))
         log_std = self.log_std.clamp(self.LOG_STD_LOW, self.LOG_STD_HIGH)
         scaled = (unit - self.middle(hidden).float()) / log_std.exp()
-        return (0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)).mean(-1)
+        nats: Tensor = 0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)
+        return nats.mean(-1)
 
     def choose(
         self, hidden: Tensor, *, temperature: float, seed: np.ndarray, step: np.ndarray

@@ -17,6 +17,7 @@ TITLES = {
     "trajectory_transformer": "Trajectory Transformer",
     "behavior_cloning": "BC",
     "percent_behavior_cloning": "%BC",
+    "implicit_q_learning": "IQL",
 }
 
 

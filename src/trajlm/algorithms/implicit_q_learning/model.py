@@ -210,7 +210,8 @@ class Model(Algorithm):
 
     def after_update(self) -> None:
         """The target's weights take on their share of the critics' (Polyak averaging)."""
-        followed, following = list(self.critics.parameters()), list(self.targets.parameters())
+        followed: list[Tensor] = list(self.critics.parameters())
+        following: list[Tensor] = list(self.targets.parameters())
         torch._foreach_lerp_(following, followed, self.config.target_rate)
 
     # ---- what it is used for ----------------------------------------------------------------
@@ -244,7 +245,7 @@ class Model(Algorithm):
         """Of one update: each network forth and back, and forth alone where it is a target."""
         forth_and_back = 6.0 * sum(p.numel() for p in self.parameters() if p.requires_grad)
         # V of the policy and of the next states, and the targets of value and policy.
-        forth = 2.0 * 2 * sum(p.numel() for p in [*self.state_value.parameters()])
+        forth = 2.0 * 2 * sum(p.numel() for p in self.state_value.parameters())
         forth += 2.0 * 2 * sum(p.numel() for p in self.targets.parameters())
         return batch_size * (forth_and_back + forth)
 
