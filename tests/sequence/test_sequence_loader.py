@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,30 @@ def test_a_missing_column_is_named(store: TrajectoryStore) -> None:
     request = WindowRequest(length=2, columns=("returns_to_go",))
     with pytest.raises(DataError, match="no column 'returns_to_go'"):
         Loader(store, request, batch_size=1, seed=0)
+
+
+def test_next_observations_are_those_of_the_step_after(store: TrajectoryStore) -> None:
+    request = WindowRequest(length=5, columns=("observations", "actions"), next_observations=True)
+    batch = Loader(store, request, batch_size=256, seed=0).batch(0)
+    after, mask = batch.columns["next_observations"][..., 0], batch.mask
+    assert torch.equal(after[mask], batch.actions[..., 0][mask] + 1.5)
+    assert (after[~mask] == 0).all() and (~mask).any()
+    assert batch.next_observations is batch.columns["next_observations"]
+
+
+def test_without_a_last_observation_the_one_before_stands_in(store: TrajectoryStore) -> None:
+    whole = [store.episode(number) for number in range(len(store))]
+    cut = [
+        replace(t, columns={**t.columns, "observations": t.columns["observations"][:-1]})
+        for t in whole
+    ]
+    cut_store = TrajectoryStore.from_trajectories(
+        cut, observation_space=Box(shape=(1,)), action_space=Box(shape=(1,))
+    )
+    request = WindowRequest(length=1, columns=("observations", "actions"), next_observations=True)
+    batch = Loader(cut_store, request, batch_size=256, seed=0).batch(0)
+    after, actions = batch.columns["next_observations"][..., 0], batch.actions[..., 0]
+    number = (actions // 1000).long()
+    last = batch.timesteps == torch.tensor(LENGTHS)[number] - 1
+    assert last.any() and (~last).any()
+    assert torch.equal(after, torch.where(last, actions + 0.5, actions + 1.5))

@@ -21,7 +21,9 @@ def plugin_paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     metadata = root / "toy_algorithm-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-algorithm\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[trajlm.algorithms]\ntoy = toy_algorithm\n")
+    (metadata / "entry_points.txt").write_text(
+        "[trajlm.algorithms]\ntoy = toy_algorithm\ntoy_phases = toy_phases\n"
+    )
     return [str(PLUGINS), str(root)]
 
 

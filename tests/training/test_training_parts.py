@@ -172,7 +172,7 @@ def test_decay_groups():
 def test_guard_freezes_every_later_update():
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = make_optimizer(torch.nn.ParameterList([parameter]), TrainingConfig())
-    guard = FiniteGuard(optimizer, device=torch.device("cpu"))
+    guard = FiniteGuard([optimizer], device=torch.device("cpu"))
     values = []
     for step, loss in enumerate([1.0, math.inf, 1.0]):
         parameter.grad = torch.ones(3)

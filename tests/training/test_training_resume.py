@@ -22,6 +22,7 @@ from trajlm.training.trainer import Trainer, seed_generators
 
 RECIPES = ["decision_transformer/debug", "behavior_cloning/debug"]
 PLANNER = "trajectory_transformer/debug"
+PHASES = "implicit_q_learning/debug"
 
 
 def trainer_of(recipe: str, folder: Path, *, data_seed: int = 0, **facts) -> Trainer:
@@ -62,7 +63,10 @@ def draws_numbers(step: int) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("recipe", "stop"),
-    [*((recipe, stop) for recipe in RECIPES for stop in MOMENTS), (PLANNER, 5), (PLANNER, 22)],
+    [
+        *((recipe, stop) for recipe in RECIPES for stop in MOMENTS),
+        *((recipe, stop) for recipe in (PLANNER, PHASES) for stop in (5, 22)),
+    ],
 )
 def test_resumed_equals_uninterrupted(tmp_path, recipe, stop):
     facts = {"on_evaluate": draws_numbers, "evaluate_every": 10}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -35,6 +35,20 @@ class Prepared:
 
     store: TrajectoryStore
     fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One objective of an update, with an optimiser, a clipping and a learning rate of its own.
+
+    `name`: what `forward(batch, phase=name)` is called with; "" is `forward(batch)`. `modules`: the
+    model's attributes whose parameters it moves; () is all of them. `schedule`: of its rate, where
+    it is not that of the training.
+    """
+
+    name: str = ""
+    modules: tuple[str, ...] = ()
+    schedule: Literal["constant", "cosine"] | None = None
 
 
 class Algorithm(nn.Module, ABC):
@@ -84,6 +98,17 @@ class Algorithm(nn.Module, ABC):
         it after each update and lets its cosine rise again."""
         return False
 
+    def phases(self) -> tuple[Phase, ...]:
+        """The objectives of one update, in their order; one for the whole model by default.
+
+        Where there are several, each trained parameter belongs to one of them, `forward` takes
+        `phase`, a phase's name, and without it gives the sum of all: what is validated.
+        """
+        return (Phase(),)
+
+    def after_update(self) -> None:
+        """What follows the weights moves here, such as a target network; without gradients."""
+
     @abstractmethod
     def forward(self, batch: SequenceBatch) -> Loss:
         """The loss of a batch."""
@@ -103,6 +128,10 @@ class Algorithm(nn.Module, ABC):
         """Predicts states with this model, seeing `context` observations of the past, or as many as
         it was trained with. Raises `UsageError` where the model predicts none."""
         raise UsageError(f"{type(self).__module__}: this model predicts no states")
+
+    def critic(self) -> Critic | None:
+        """What can guide another model's plans, in the units of the data's rewards; None by default."""
+        return None
 
     def flops_per_step(self, batch_size: int) -> float:
         """Floating-point operations of one training update: 6 a parameter and token by default."""

@@ -28,6 +28,7 @@ Args:
     env_id: The environment, where not that of the data.
     checkpoint: last, best, or an update's number.
     output: Where the scores go instead of RUN/eval/step-STEP.
+    guide: The folder of a run whose critic guides the plans.
     device: auto, cpu or cuda.
     threads: Of torch; its own choice where not given.
     json: Print JSON.
@@ -96,6 +97,7 @@ def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, 
         "config": config,
         "env_id": arguments.env_id,
         "checkpoint": arguments.checkpoint,
+        "guide": None if arguments.guide is None else Path(arguments.guide),
         "device": device,
     }
     with reporting() as progress:
@@ -112,6 +114,7 @@ def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, 
                 config=config,
                 env_id=arguments.env_id,
                 output=output or models.beside(folder, "eval"),
+                guide=shared["guide"],
                 progress=progress,
             )
             return evaluation.to_json(), written

@@ -29,6 +29,7 @@ Args:
     env_id: The environment, where not that of the data.
     checkpoint: last, best, or an update's number.
     output: Where the files go instead of RUN/plans/step-UPDATES-t-STEPS.
+    guide: The folder of a run whose critic guides the plans.
     device: auto, cpu or cuda.
     threads: Of torch; its own choice where not given.
     json: Print JSON.
@@ -99,6 +100,7 @@ def _defaults(base: RunConfig) -> Any:
 def _plan(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
     from trajlm.report.plan_pictures import draw_curves
     from trajlm.runs import group, offline, open_loop, plan
+    from trajlm.runs.guide import load_guide
 
     if min(arguments.steps, arguments.video_steps) < 0:
         raise UsageError("--steps and --video-steps: expected 0 or more")
@@ -108,7 +110,10 @@ def _plan(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any]
     config = dataclasses.replace(base, policy=arguments.policy)
     model, facts, place = _model(folder, config, arguments, device=device)
     output = Path(arguments.output) if arguments.output else place
-    scene = plan.Scene.of(model, config=config, env_id=arguments.env_id, facts=facts)
+    guide = None
+    if arguments.guide is not None:
+        guide = load_guide(arguments.guide, model=model, device=device)
+    scene = plan.Scene.of(model, config=config, env_id=arguments.env_id, facts=facts, guide=guide)
     dimensions = tuple(arguments.dimensions)
     with contextlib.closing(scene), reporting() as progress:
         record, written = plan.plan_once(

@@ -111,7 +111,11 @@ class Policy(Protocol):
 
 
 class Critic(Protocol):
-    """Scores state-action pairs: (N, observation), (N, action) -> (N,) values."""
+    """Scores state-action pairs: (N, observation), (N, action) -> (N,) values.
+
+    Observations and actions are rows of real numbers (the entries of all leaves in their order) in
+    the data's units; a value is the discounted sum of the rewards from this action on.
+    """
 
     def value(self, observation: Any, action: Any) -> Any: ...
 

@@ -59,7 +59,7 @@ def check_fit(spec: DataSpec, *, observation: Space, action: Space, env_id: str)
         ("actions", spec.action, action),
     )
     for name, expected, found in pairs:
-        if _signature(expected) != _signature(found):
+        if not same_kind(expected, found):
             raise EnvironmentFault(
                 f"{env_id} has {name} {describe(found)}, the model was built for "
                 f"{describe(expected)}; give the environment its dataset came from"
@@ -74,6 +74,11 @@ def check_fit(spec: DataSpec, *, observation: Space, action: Space, env_id: str)
             env_id,
             *(action.low, action.high, spec.action.low, spec.action.high),
         )
+
+
+def same_kind(one: Space, other: Space) -> bool:
+    """Whether two spaces have the same leaves: names, kinds, shapes and sizes; bounds may differ."""
+    return _signature(one) == _signature(other)
 
 
 def _signature(space: Space) -> dict[str, tuple[str, tuple[int, ...]]]:

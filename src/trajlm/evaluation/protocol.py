@@ -22,6 +22,7 @@ COMPARED: Mapping[str, str] = {
 }
 AVERAGED: Mapping[str, str] = {
     **COMPARED,
+    "guide": "guide",
     "targets": "targets",
     "episodes": "episodes",
     "evaluation_seed": "evaluation seed",

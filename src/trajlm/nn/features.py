@@ -5,14 +5,17 @@ Real vectors are normalised by the data's statistics, integers become one-hot.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trajlm.core.spec import Box, DictSpace, Discrete, MultiDiscrete, Space
+from trajlm.core.errors import CheckpointError
+from trajlm.core.spec import Box, DictSpace, Discrete, MultiDiscrete, Space, leaves
 from trajlm.nn.heads import choices
 from trajlm.nn.normalizer import Normalizer
 
@@ -75,3 +78,38 @@ def features(
     if isinstance(space, Box):
         return VectorFeatures(space, name=name, fitted=fitted)
     return IntegerFeatures(space)
+
+
+def bounds_as_statistics(space: Space, *, name: str) -> dict[str, np.ndarray]:
+    """What brings a bounded Box to [-1, 1], in the form of fitted statistics; nothing for others."""
+    if not isinstance(space, Box) or not space.bounded:
+        return {}
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    return {f"{name}/mean": (low + high) / 2, f"{name}/std": (high - low) / 2}
+
+
+def entries_of(
+    space: Space, rows: Any, *, name: str, device: torch.device
+) -> Tensor | dict[str, Tensor]:
+    """Rows (N, E), the entries of all leaves side by side in their order, as one step each of the
+    space's arrays: (N, 1, ...), by leaf name for a Dict space. Integers are rounded.
+
+    Raises `CheckpointError` where there are not as many entries.
+    """
+    given = torch.as_tensor(rows, device=device).float()
+    given = given[:, None] if given.ndim == 1 else given.flatten(1)
+    parts = leaves(space, "")
+    sizes = [
+        leaf.size if isinstance(leaf, Box) else math.prod(leaf.shape) for leaf in parts.values()
+    ]
+    if given.shape[1] != sum(sizes):
+        raise CheckpointError(
+            f"guide: it was trained on {sum(sizes)} entries of an {name}, not {given.shape[1]}"
+        )
+    arrays = {
+        key.lstrip("/"): (part if isinstance(leaf, Box) else part.round().long()).reshape(
+            -1, 1, *leaf.shape
+        )
+        for (key, leaf), part in zip(parts.items(), given.split(sizes, dim=1), strict=True)
+    }
+    return arrays[""] if isinstance(space, Box | Discrete | MultiDiscrete) else arrays

@@ -9,7 +9,7 @@ Legend: B batch, M steps learned from, N slots, K frames, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from trajlm.core.protocols import Condition, Step
-from trajlm.core.spec import DataSpec
+from trajlm.core.spec import DataSpec, Space
 from trajlm.nn.features import features
-from trajlm.nn.heads import action_head
+from trajlm.nn.heads import ActionHead, action_head
 from trajlm.nn.history import action_dtype, append_observation, empty_windows, newest
 from trajlm.nn.losses import masked_mean
 
 
 class FrameNetwork(nn.Module):
-    """Actions from the last `frames` observations."""
+    """Actions from the last `frames` observations. `head` makes what says them."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class FrameNetwork(nn.Module):
         num_layers: int,
         dropout: float,
         fitted: Mapping[str, np.ndarray],
+        head: Callable[[Space, int], ActionHead] = action_head,
     ) -> None:
         super().__init__()
         self.spec, self.frames = spec, frames
@@ -46,7 +47,7 @@ class FrameNetwork(nn.Module):
         for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
             layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
         self.body = nn.Sequential(*layers)
-        self.head = action_head(spec.action, sizes[-1])
+        self.head = head(spec.action, sizes[-1])
 
     def hidden(self, observations: Any, *, visible: Tensor) -> Tensor:
         """What the head reads for the newest of K frames (B, K, ...): (B, 1, D).
@@ -103,7 +104,7 @@ class FrameCarry:
 class FramePolicy:
     """Acts with a `FrameNetwork`; it is asked for nothing, so conditions are not looked at.
 
-    `temperature`: 0 takes the likeliest of discrete actions, above it they are drawn.
+    `temperature`: 0 takes the likeliest action, above it they are drawn, where the head can draw.
     """
 
     network: FrameNetwork

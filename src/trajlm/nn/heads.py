@@ -10,6 +10,7 @@ Legend: B batch, T time, N slots, D width, A action entries.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trajlm.core.errors import UsageError
-from trajlm.core.seeding import uniform
+from trajlm.core.seeding import normal, uniform
 from trajlm.core.spec import Box, Discrete, MultiDiscrete, Space
 
 ACTION_STREAM = 0xAC7
@@ -92,6 +93,40 @@ class ContinuousHead(ActionHead):
         return action.reshape(-1, *self.shape)
 
 
+class GaussianHead(ActionHead):
+    """A normal distribution around a `ContinuousHead`'s action, in [-1, 1] where it is bounded.
+
+    Its deviation is learned, one for each entry, whatever the state (`log_std` (A,)). The loss is
+    the negative log-likelihood in nats; a draw's deviation is multiplied by the temperature.
+    """
+
+    LOG_STD_LOW, LOG_STD_HIGH = -5.0, 2.0
+
+    def __init__(self, space: Box, width: int) -> None:
+        super().__init__()
+        self.middle = ContinuousHead(space, width)
+        self.log_std = nn.Parameter(torch.zeros(space.size))
+
+    def loss(self, hidden: Tensor, actions: Tensor) -> Tensor:
+        unit = self.middle.scale.to_unit(actions.flatten(2))
+        log_std = self.log_std.clamp(self.LOG_STD_LOW, self.LOG_STD_HIGH)
+        scaled = (unit - self.middle(hidden).float()) / log_std.exp()
+        nats: Tensor = 0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)
+        return nats.mean(-1)
+
+    def choose(
+        self, hidden: Tensor, *, temperature: float, seed: np.ndarray, step: np.ndarray
+    ) -> Tensor:
+        unit = self.middle(hidden).float()
+        if temperature > 0.0:
+            noise = normal(seed, step, lanes=unit.shape[-1], stream=ACTION_STREAM)
+            std = self.log_std.clamp(self.LOG_STD_LOW, self.LOG_STD_HIGH).exp()
+            unit = unit + temperature * std * torch.from_numpy(noise).to(unit)
+        if self.middle.bounded:
+            unit = unit.clamp(-1.0, 1.0)
+        return self.middle.scale.to_bounds(unit).reshape(-1, *self.middle.shape)
+
+
 class CategoricalHead(ActionHead):
     """Logits of every choice, entry by entry; cross-entropy, in nats."""
 
@@ -139,6 +174,11 @@ def action_head(space: Space, width: int) -> ActionHead:
         f"actions: {type(space).__name__} has no head in this version; "
         "Box, Discrete and MultiDiscrete have"
     )
+
+
+def likelihood_head(space: Space, width: int) -> ActionHead:
+    """A head whose loss is a negative log-likelihood, for losses that weigh actions by their worth."""
+    return GaussianHead(space, width) if isinstance(space, Box) else action_head(space, width)
 
 
 def choices(

@@ -31,8 +31,8 @@ from trajlm.report.readings import best_return, headline_row
 from trajlm.report.records import Entry, Row, Run
 
 SCALES = ("dataset_score", "d4rl_score", "return_mean")
-# A method may be asked for a return that another cannot be asked for.
-SHARED = {key: label for key, label in AVERAGED.items() if key != "targets"}
+# A method may be asked for a return that another cannot be asked for, and be guided.
+SHARED = {key: label for key, label in AVERAGED.items() if key not in ("targets", "guide")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -248,6 +248,7 @@ PROTOCOL_NAMES = {
     "gymnasium": "Gymnasium",
     "torch": "PyTorch",
     "trajlm": "trajlm",
+    "guide": "Guided by the critic of",
     "targets": "Returns asked for",
     "data_hash": "SHA-256 of the data",
     "num_envs": "Environments at once",

@@ -18,6 +18,7 @@ TITLES = {
     "behavior_cloning": "BC",
     "percent_behavior_cloning": "%BC",
     "dynamics_ensemble": "single-step ensemble",
+    "implicit_q_learning": "IQL",
 }
 
 

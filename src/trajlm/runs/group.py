@@ -75,10 +75,11 @@ def evaluate_group(
     config: RunConfig | None = None,
     env_id: str | None = None,
     checkpoint: str = "last",
+    guide: Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Mapping[str, Any]:
-    """Evaluate every seed's run again and write the group's table."""
+    """Evaluate every seed's run again and write the group's table. `guide`: of all of them."""
     results = []
     seeds = read_seeds(folder)
     for seed in seeds:
@@ -91,6 +92,7 @@ def evaluate_group(
             config=asked,
             env_id=env_id,
             checkpoint=checkpoint,
+            guide=guide,
             device=device,
             progress=progress,
         )

@@ -415,6 +415,7 @@ def final_evaluation(
         asked = results["protocol"]
         same = asked["evaluation_seed"] == config.evaluation.seed
         same &= asked["episodes"] == config.evaluation.episodes
+        same &= asked.get("guide") is None
         if same and asked["targets"] == targets_of(config.policy, model.spec):
             if config.evaluation.video:
                 model.eval()

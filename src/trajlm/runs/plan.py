@@ -37,6 +37,7 @@ from trajlm.planning.timed import Stopwatch
 from trajlm.runs.config import RunConfig
 from trajlm.runs.facts import installation
 from trajlm.runs.folder import finite, make_folder
+from trajlm.runs.guide import Guide
 from trajlm.runs.scoring import Progress, checkpoint_folder, policy_of
 from trajlm.training.checkpoint import load_artefact
 
@@ -63,11 +64,17 @@ class Scene:
 
     @classmethod
     def of(
-        cls, model: Algorithm, *, config: RunConfig, env_id: str | None, facts: Mapping[str, Any]
+        cls,
+        model: Algorithm,
+        *,
+        config: RunConfig,
+        env_id: str | None,
+        facts: Mapping[str, Any],
+        guide: Guide | None = None,
     ) -> Scene:
         """Raises `UsageError` where no environment is known or the algorithm does not plan."""
         refuse_without_plans(config.algorithm)
-        policy = policy_of(model, config.policy, config.evaluation)
+        policy = policy_of(model, config.policy, config.evaluation, guide)
         env_id = env_id or model.spec.env_id or config.data.env_id
         if env_id is None:
             raise UsageError(
@@ -83,7 +90,7 @@ class Scene:
             config=config,
             environment=environment,
             body=body if whole else None,
-            facts=facts,
+            facts={**facts, **({} if guide is None else guide.facts)},
         )
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from trajlm.algorithms.base import Algorithm
 from trajlm.collect.behaviour import behaviour_index
 from trajlm.core.config import to_mapping
 from trajlm.core.errors import CheckpointError, TrajlmError, UsageError
+from trajlm.core.protocols import Critic
 from trajlm.core.spec import DataSpec
 from trajlm.evaluation.config import EvaluationConfig
 from trajlm.evaluation.evaluate import Evaluation, write_results
@@ -25,6 +26,7 @@ from trajlm.evaluation.video import record
 from trajlm.runs.config import RunConfig
 from trajlm.runs.facts import installation
 from trajlm.runs.folder import META_FILE, make_folder, read_json, read_run
+from trajlm.runs.guide import Guide, guide_of, load_guide
 from trajlm.training.checkpoint import artefact_folder, load_artefact
 
 Progress = Callable[[str, float], None]
@@ -43,11 +45,13 @@ def evaluate(
     seed: int = 1000,
     env_id: str | None = None,
     policy: Any = None,
+    guide: Critic | str | Path | None = None,
     **options: Any,
 ) -> Evaluation:
     """Scores of `model` in its dataset's environment (or `env_id`), at one or more target returns.
 
     `policy`: the algorithm's `PolicyConfig`; `options`: further fields of `EvaluationConfig`.
+    `guide`: what guides its plans, a critic (`other.critic()`) or the folder of a run that has one.
     Raises `UsageError` where no environment is known, `EnvironmentFault` where it cannot be made.
     """
     if isinstance(target_return, int | float | str):
@@ -58,6 +62,7 @@ def evaluate(
         env_id=env_id,
         targets=asked or None,
         policy=policy,
+        guide=guide_of(guide, model=model),
         config=EvaluationConfig(**{"video": False, "episodes": episodes, "seed": seed, **options}),
     )
 
@@ -69,6 +74,7 @@ def evaluate_model(
     env_id: str | None = None,
     targets: Sequence[float] | None = None,
     policy: Any = None,
+    guide: Guide | None = None,
     facts: Mapping[str, Any] | None = None,
     reference: tuple[float, float] | None = None,
     progress: Progress | None = None,
@@ -88,7 +94,7 @@ def evaluate_model(
         )
     if not config.episodes:
         raise UsageError("episodes: 0 scores nothing; write --episodes 50")
-    actor = policy_of(model, policy, config)
+    actor = policy_of(model, policy, config, guide)
     asked = targets_of(policy, spec) if targets is None else targets
     warn_outside(asked, spec)
     installed = installation()
@@ -97,6 +103,7 @@ def evaluate_model(
         "data_hash": spec.data_hash,
         "threads": torch.get_num_threads(),
         "machine": installed["machine"],
+        **({} if guide is None else guide.facts),
         **(facts or {}),
     }
     return evaluate_policy(
@@ -118,6 +125,7 @@ def evaluate_run(
     env_id: str | None = None,
     checkpoint: str = "last",
     output: Path | None = None,
+    guide: Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[Evaluation, Path]:
@@ -125,16 +133,19 @@ def evaluate_run(
 
     `config`: the run's own where None; its `policy` and `evaluation` are used. `env_id`: where
     not in the environment of the data.
-    `output`: where to write instead of `folder/eval/step-STEP`.
+    `output`: where to write instead of `folder/eval/step-STEP`. `guide`: the folder of a run whose
+    critic guides the plans.
     """
     config = config or read_run(folder)
     saved = checkpoint_folder(folder, checkpoint)
     model = load_artefact(saved, device=device)
+    guided = None if guide is None else load_guide(guide, model=model, device=device)
     step = int(saved.name.rpartition("-")[2])
     evaluation = evaluate_model(
         model,
         env_id=env_id or model.spec.env_id or config.data.env_id,
         policy=config.policy,
+        guide=guided,
         config=config.evaluation,
         facts={
             "algorithm": config.algorithm,
@@ -148,7 +159,9 @@ def evaluate_run(
         progress=progress,
     )
     target = output or evaluation_folder(folder, step)
-    return evaluation, _keep(evaluation, model, config, folder=target, progress=progress)
+    return evaluation, _keep(
+        evaluation, model, config, guide=guided, folder=target, progress=progress
+    )
 
 
 def evaluate_artefact(
@@ -158,18 +171,23 @@ def evaluate_artefact(
     config: RunConfig,
     env_id: str | None,
     output: Path,
+    guide: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, Path]:
     """As `evaluate_run`, of a model that no run of ours is known for; scores go to `output`."""
+    guided = None if guide is None else load_guide(guide, model=model)
     evaluation = evaluate_model(
         model,
         env_id=env_id,
         policy=config.policy,
+        guide=guided,
         config=config.evaluation,
         facts={"algorithm": config.algorithm, "recipe": name, "checkpoint": "last"},
         progress=progress,
     )
-    return evaluation, _keep(evaluation, model, config, folder=output, progress=progress)
+    return evaluation, _keep(
+        evaluation, model, config, guide=guided, folder=output, progress=progress
+    )
 
 
 def _keep(
@@ -177,6 +195,7 @@ def _keep(
     model: Algorithm,
     config: RunConfig,
     *,
+    guide: Guide | None,
     folder: Path,
     progress: Progress | None,
 ) -> Path:
@@ -192,6 +211,7 @@ def _keep(
             config=config,
             env_id=protocol["env_id"],
             targets=protocol["targets"],
+            guide=guide,
             folder=target,
             progress=progress,
         )
@@ -224,6 +244,7 @@ def film(
     env_id: str,
     targets: Sequence[float | None],
     folder: Path,
+    guide: Guide | None = None,
     progress: Progress | None = None,
 ) -> Path | None:
     """A video in `folder` of an episode at each of a few targets, one lane above the other.
@@ -240,7 +261,7 @@ def film(
     count = min(len(asked), MAX_LANES)
     lanes = [asked[round(i * (len(asked) - 1) / max(1, count - 1))] for i in range(count)]
     path = record(
-        policy_of(model, config.policy, config.evaluation),
+        policy_of(model, config.policy, config.evaluation, guide),
         env_id=env_id,
         target=lanes or None,
         seed=config.evaluation.seed,
@@ -252,11 +273,13 @@ def film(
     return path
 
 
-def policy_of(model: Algorithm, policy: Any, config: EvaluationConfig) -> Any:
+def policy_of(
+    model: Algorithm, policy: Any, config: EvaluationConfig, guide: Guide | None = None
+) -> Any:
     """The model's policy at the evaluation's precision, where the algorithm knows precisions."""
     if policy is not None and "precision" in to_mapping(policy):
         policy = replace(policy, precision=config.precision)
-    return model.policy(policy)
+    return model.policy(policy, guide=None if guide is None else guide.critic)
 
 
 def targets_of(policy: Any, spec: DataSpec) -> list[float | None]:

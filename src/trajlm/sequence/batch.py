@@ -18,11 +18,13 @@ class WindowRequest:
     """What an algorithm wants of each window: `length` steps of these `columns`.
 
     `from_start`: training windows begin at their episode's first step, not anywhere.
+    `next_observations`: each observation column comes with the one after it, `next_` before its name.
     """
 
     length: int
     columns: tuple[str, ...]
     from_start: bool = False
+    next_observations: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,22 @@ class SequenceBatch:
     @property
     def observations(self) -> Tensor | dict[str, Tensor]:
         """(B, T, ...), or by leaf name for a Dict space."""
-        if "observations" in self.columns:
-            return self.columns["observations"]
-        prefix = "observations/"
-        return {n[len(prefix) :]: c for n, c in self.columns.items() if n.startswith(prefix)}
+        return self._leaves("observations")
+
+    @property
+    def next_observations(self) -> Tensor | dict[str, Tensor]:
+        """Those of the step after, where the request asks for them: (B, T, ...), or by leaf name."""
+        return self._leaves("next_observations")
 
     @property
     def actions(self) -> Tensor:
         return self.columns["actions"]
+
+    def _leaves(self, name: str) -> Tensor | dict[str, Tensor]:
+        if name in self.columns:
+            return self.columns[name]
+        prefix = f"{name}/"
+        return {n[len(prefix) :]: c for n, c in self.columns.items() if n.startswith(prefix)}
 
     def __len__(self) -> int:
         return self.mask.shape[0]

@@ -14,7 +14,7 @@ import torch
 
 from trajlm.core.errors import DataError
 from trajlm.core.seeding import counter_bits
-from trajlm.data.store import TrajectoryStore
+from trajlm.data.store import TrajectoryStore, is_observation
 from trajlm.sequence.batch import SequenceBatch, WindowRequest
 from trajlm.sequence.windows import Windows, sample_windows, tile_windows
 
@@ -33,21 +33,35 @@ class Gatherer:
         self.first_rows = {name: store.first_rows(name) for name in request.columns}
 
     def batch(self, windows: Windows) -> SequenceBatch:
-        """The windows' rows, zero where they reach past their episode's end."""
+        """The windows' rows, zero where they reach past their episode's end.
+
+        Where the dataset lacks an episode's last observation, that of its last step stands in for
+        the one after it.
+        """
         offsets = windows.start[:, None] + np.arange(self.request.length)  # (B, T)
-        mask = offsets < self.lengths[windows.episode][:, None]
+        lengths = self.lengths[windows.episode][:, None]
+        mask = offsets < lengths
         inside = np.where(mask, offsets, windows.start[:, None])
+        after = np.minimum(inside + 1, lengths - 1 + int(self.store.has_last_observation))
         columns = {}
         for name in self.request.columns:
-            rows = self.store.gather(name, self.first_rows[name][windows.episode][:, None] + inside)
-            rows[~mask] = 0
-            columns[name] = torch.from_numpy(rows)
+            columns[name] = self._rows(name, windows.episode, inside, mask)
+            if self.request.next_observations and is_observation(name):
+                columns[f"next_{name}"] = self._rows(name, windows.episode, after, mask)
         return SequenceBatch(
             columns=columns,
             timesteps=torch.from_numpy(np.where(mask, offsets, 0)),
             mask=torch.from_numpy(mask),
             source=torch.full((len(mask),), self.store.source),
         )
+
+    def _rows(
+        self, name: str, episode: np.ndarray, steps: np.ndarray, mask: np.ndarray
+    ) -> torch.Tensor:
+        """Rows (B, T, ...) of a column at `steps` (B, T) of the episodes (B,), zero off the mask."""
+        rows = self.store.gather(name, self.first_rows[name][episode][:, None] + steps)
+        rows[~mask] = 0
+        return torch.from_numpy(rows)
 
 
 class Loader:

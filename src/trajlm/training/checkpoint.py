@@ -9,7 +9,7 @@ Nothing is pickled and no file names code: the algorithm is looked up among thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,13 +220,17 @@ def describe(tensor: Tensor) -> str:
 
 
 def checkpoint_files(
-    model: Algorithm, optimizer: torch.optim.Optimizer, trainer: Mapping[str, Any]
+    model: Algorithm, optimizers: Sequence[torch.optim.Optimizer], trainer: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """All files of a checkpoint as bytes; `trainer` is the mapping of `trainer.json`."""
+    """All files of a checkpoint as bytes; `trainer` is the mapping of `trainer.json`.
+
+    A parameter belongs to one optimiser, so their states lie side by side by parameter.
+    """
+    moments = {p: state for optimizer in optimizers for p, state in optimizer.state.items()}
     state = {
         f"{key}/{name}": tensor.detach().cpu().clone()
         for name, parameter in model.named_parameters()
-        for key, tensor in optimizer.state.get(parameter, {}).items()
+        for key, tensor in moments.get(parameter, {}).items()
     }
     files = artefact_files(model)
     files["README.md"] = model_card(read_json(Path(CONFIG), files[CONFIG]), None).encode()
@@ -234,9 +238,9 @@ def checkpoint_files(
 
 
 def restore_checkpoint(
-    folder: Path, model: Algorithm, optimizer: torch.optim.Optimizer
+    folder: Path, model: Algorithm, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
-    """Fill the model and the optimiser from a checkpoint; returns the mapping of `trainer.json`.
+    """Fill the model and its optimisers from a checkpoint; returns the mapping of `trainer.json`.
 
     Raises `CheckpointError`, also where the checkpoint is of another model or other data.
     """
@@ -256,26 +260,33 @@ def restore_checkpoint(
     if TRAINER not in files:
         raise CheckpointError(f"{folder / TRAINER}: missing; an artefact cannot be resumed")
     load_weights(model, _tensors(folder, WEIGHTS, files), where=folder / WEIGHTS)
-    _restore_optimizer(folder / OPTIMIZER, _tensors(folder, OPTIMIZER, files), model, optimizer)
+    _restore_optimizers(folder / OPTIMIZER, _tensors(folder, OPTIMIZER, files), model, optimizers)
     return read_json(folder / TRAINER, files[TRAINER])
 
 
-def _restore_optimizer(
+def _restore_optimizers(
     where: Path,
     tensors: Mapping[str, Tensor],
     model: Algorithm,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
+    owners = {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    moved = [(name, p) for name, p in model.named_parameters() if p in owners]
     wanted: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in moved:
         # A parameter that no loss has reached yet has no state.
         if any(f"{key}/{name}" in tensors for key in ("step", "exp_avg", "exp_avg_sq")):
             wanted[f"step/{name}"] = torch.zeros(())
             wanted[f"exp_avg/{name}"] = wanted[f"exp_avg_sq/{name}"] = parameter
     check_tensors(wanted, tensors, where=where)
-    for name, parameter in model.named_parameters():
+    for name, parameter in moved:
         if f"step/{name}" in tensors:
-            optimizer.state[parameter] = {
+            owners[parameter].state[parameter] = {
                 key: tensors[f"{key}/{name}"].to(parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +12,17 @@ from torch import Tensor, nn
 from trajlm.training.config import TrainingConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters.
+def make_optimizer(
+    model: nn.Module, config: TrainingConfig, *, modules: Sequence[str] = ()
+) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters, or those of the attributes `modules` alone.
 
     `decay="all"` decays biases and layer norms too: the published Decision Transformer hands all
     parameters to plain AdamW. `decay="linear"` spares tables too, of embeddings and of positions
     (a model's own bare parameters): the published Trajectory Transformer does.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parts = [model.get_submodule(name) for name in modules] or [model]
+    trained = [p for part in parts for p in part.parameters() if p.requires_grad]
     tables = set()
     if config.decay == "linear":
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -42,9 +47,16 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     )
 
 
-def learning_rate(config: TrainingConfig, step: int, *, published: bool = False) -> float:
+def learning_rate(
+    config: TrainingConfig,
+    step: int,
+    *,
+    published: bool = False,
+    schedule: Literal["constant", "cosine"] | None = None,
+) -> float:
     """The rate of the update with index `step` (the first is 0, at 1/warmup of the full rate).
 
+    `schedule`: instead of the configured one.
     `published`: as the Trajectory Transformer's authors compute it: set after each update, so that
     the first has the full rate, and without an end, so that the cosine rises again.
     """
@@ -53,7 +65,7 @@ def learning_rate(config: TrainingConfig, step: int, *, published: bool = False)
     if step < config.warmup_steps:
         # Theirs counts the updates before this one.
         return config.learning_rate * (step if published else step + 1) / config.warmup_steps
-    if config.schedule == "constant":
+    if (schedule or config.schedule) == "constant":
         return config.learning_rate
     last = config.decay_steps or config.steps
     progress = (step - config.warmup_steps) / max(1, last - config.warmup_steps)
@@ -69,26 +81,29 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class FiniteGuard:
-    """Holds back every update from the first one whose loss or gradient is not finite.
+    """Holds back every step of the optimisers from the first whose loss or gradient is not finite.
 
     The flag lives on the device and fused AdamW reads it there (`found_inf`), so a GPU need not
     be waited for at each update; `bad_step` is read when something else waits for it anyway.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, device: torch.device) -> None:
+    def __init__(
+        self, optimizers: Sequence[torch.optim.Optimizer], *, device: torch.device
+    ) -> None:
         self._bad = torch.zeros((), device=device)
         self._step = torch.full((), -1, dtype=torch.int64, device=device)
-        optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+        for optimizer in optimizers:
+            optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
     def watch(self, step: int, loss: Tensor, norm: Tensor) -> None:
-        """Look at the update with index `step`, before the optimiser runs."""
+        """Look at the step with index `step`, before its optimiser runs."""
         bad = ~torch.isfinite(loss.detach() + norm)
         self._step.copy_(torch.where(bad & (self._step < 0), step, self._step))
         self._bad.copy_(self._step >= 0)
 
     @property
     def bad_step(self) -> int | None:
-        """The index of the first update held back, or None. Waits for the device."""
+        """The index of the first step held back, or None. Waits for the device."""
         step = int(self._step)
         return None if step < 0 else step
 

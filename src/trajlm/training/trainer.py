@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trajlm.algorithms.base import Algorithm, Loss
+from trajlm.algorithms.base import Algorithm
 from trajlm.core.errors import DivergedError, Interrupted, StorageError
 from trajlm.core.files import json_bytes, replace_file
 from trajlm.core.seeding import derive
@@ -30,14 +30,8 @@ from trajlm.training.config import TrainingConfig
 from trajlm.training.held_out import held_out_metrics, seed_generators
 from trajlm.training.lock import RunLock
 from trajlm.training.metrics import Metrics
-from trajlm.training.optim import (
-    FiniteGuard,
-    clip_in_next_step,
-    gradient_norm,
-    learning_rate,
-    make_optimizer,
-    set_learning_rate,
-)
+from trajlm.training.objective import Gradient, objectives_of, rate_metrics, update_metrics
+from trajlm.training.optim import FiniteGuard
 from trajlm.training.precision import choose_precision
 from trajlm.training.signals import StopSignals
 from trajlm.training.state import check_state, trainer_state
@@ -97,9 +91,9 @@ class Trainer:
         self.validation, self.on_evaluate = validation, on_evaluate
         self.resume, self.allow_changes = resume, allow_changes
         self.precision = choose_precision(config.precision, device=self.device)
-        self.optimizer = make_optimizer(model, config)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.guard = FiniteGuard(self.optimizer, device=self.device)
+        self.objectives = objectives_of(model, config)
+        self.optimizers = [objective.optimizer for objective in self.objectives]
+        self.guard = FiniteGuard(self.optimizers, device=self.device)
         self.metrics = reporter or Metrics(
             self.folder, total_steps=config.steps, tensorboard=config.tensorboard
         )
@@ -147,36 +141,34 @@ class Trainer:
         return self._result(start, done)
 
     def _update(self, step: int) -> None:
-        """The update with index `step`: loss, gradient, clip, schedule, step."""
-        loss, norm = self._gradient(self.loader.batch(step).to(self.device), step)
-        self.guard.watch(step, loss.value, norm)
-        clip_in_next_step(self.optimizer, norm, self.config.gradient_clip)
-        set_learning_rate(self.optimizer, self._rate(step))
-        self.optimizer.step()
-        if self.device.type == "cpu":  # elsewhere the flag is read when the device is waited for
-            self._check_finite()
-        values = {f"train/{name}": value for name, value in loss.metrics.items()}
-        values |= {"train/loss": loss.value, "train/gradient_norm": norm}
-        self.metrics.record(step + 1, values)
+        """The update with index `step`: for each phase loss, gradient, clip, schedule, step."""
+        batch = self.loader.batch(step).to(self.device)
+        gradients = []
+        for number, objective in enumerate(self.objectives):
+            found = self._gradient(number, batch, step)
+            self.guard.watch(step * len(self.objectives) + number, found.loss.value, found.norm)
+            objective.step(step, found.norm)
+            if (
+                self.device.type == "cpu"
+            ):  # elsewhere the flag is read when the device is waited for
+                self._check_finite()
+            gradients.append(found)
+        with torch.no_grad():
+            self.model.after_update()
+        self.metrics.record(step + 1, update_metrics(self.objectives, gradients))
 
-    def _rate(self, step: int) -> float:
-        return learning_rate(self.config, step, published=self.model.published_schedule)
-
-    def _gradient(self, batch: SequenceBatch, step: int) -> tuple[Loss, Tensor]:
-        """The loss of the update, its gradient (in the parameters) and the gradient's norm."""
-        seed_generators(derive(self.seed, step), self.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast():
-            loss: Loss = self.module(batch)
-        loss.value.backward()
-        return loss, gradient_norm(self.parameters)
+    def _gradient(self, number: int, batch: SequenceBatch, step: int) -> Gradient:
+        """The gradient of phase `number` of the update `step`; each draws its own random numbers."""
+        words = (step, number) if number else (step,)
+        seed_generators(derive(self.seed, *words), self.device)
+        return self.objectives[number].gradient(self.module, batch, self.precision)
 
     # ---- on the clocks ----------------------------------------------------------------------
 
     def _log(self, done: int) -> None:
         self._check_finite()
-        rate = {"train/learning_rate": self._rate(done - 1)}
-        self.latest |= self.metrics.write(done, rate, means=True)
+        rates = rate_metrics(self.objectives, self.config, done - 1)
+        self.latest |= self.metrics.write(done, rates, means=True)
 
     def _write(self, done: int, values: Mapping[str, float]) -> None:
         self.latest |= self.metrics.write(done, values)
@@ -267,7 +259,7 @@ class Trainer:
             logger.warning("%s: no checkpoint to resume from; starting at 0", self.archive.root)
             return 0
         where = self.archive.folder(step)
-        state = restore_checkpoint(where, self.model, self.optimizer)
+        state = restore_checkpoint(where, self.model, self.optimizers)
         self.saved_step = check_state(
             state, self._state(step), where=where / TRAINER, allow_changes=self.allow_changes
         )
@@ -289,7 +281,7 @@ class Trainer:
             return
         self._check_finite()
         with self.metrics.watch.pause():
-            files = checkpoint_files(self.model, self.optimizer, self._state(done))
+            files = checkpoint_files(self.model, self.optimizers, self._state(done))
             self.archive.save(done, files)
         self.saved_step = done
 
@@ -306,14 +298,17 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Raise `DivergedError` if an update was held back; the weights are those before it."""
-        step = self.guard.bad_step
-        if step is None:
+        bad = self.guard.bad_step
+        if bad is None:
             return
+        step, number = divmod(bad, len(self.objectives))
+        objective = self.objectives[number]
         self.model.train()
         batch = self.loader.batch(step).to(self.device)
-        loss, norm = self._gradient(batch, step)
+        loss, norm = self._gradient(number, batch, step)
         facts = divergence.diagnose(self.model, batch, loss=loss.value, norm=norm)
-        facts = {"step": step, "learning_rate": self._rate(step)} | facts
+        phase = {"phase": objective.name} if objective.name else {}
+        facts = {"step": step, **phase, "learning_rate": objective.rate(step)} | facts
         path = self.folder / divergence.FILE
         replace_file(path, json_bytes(facts))
         kept = (

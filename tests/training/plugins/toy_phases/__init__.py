@@ -1,0 +1,1 @@
+"""An algorithm of a plug-in package with two phases."""
