@@ -12,6 +12,7 @@ from trajlm.reproduce.base import Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PICTURE = "picture"
 INK, MUTED, GRID, DATA = "#1b1e23", "#596270", "#e4e5e8", "#b9bec7"
@@ -54,6 +55,7 @@ def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> li
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=experiment.figure_size, layout="constrained")
         experiment.draw(results, figure)
+        settle(figure)
         for kind, metadata in (
             ("png", {"Software": None}),
             ("svg", {"Date": None, "Creator": None}),
@@ -64,6 +66,15 @@ def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> li
             replace_file(path, buffer.getvalue())
             written.append(path)
     return written
+
+
+def settle(figure: Figure) -> None:
+    """Lay out once, and round where axes lie: the solver's last digits differ from process to process."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position((round(left, 5), round(bottom, 5), round(width, 5), round(height, 5)))
 
 
 def draw_score(axes: Axes, row: Mapping[str, Any], *, at: float, series: int) -> None:
