@@ -184,8 +184,12 @@ EXPERIMENT = Experiment(
                 "body": "hopper", "tier": "medium", "steps": 40, "windows": 4,
                 "updates": {PLANNER: 3, CONDITIONED: 3},
                 "flags": {
-                    PLANNER: ["--model.transitions", "4", "--model.width", "16"],
-                    CONDITIONED: ["--model.context-length", "6", "--model.width", "16"],
+                    PLANNER: [
+                        "--model.transitions", "4", "--model.width", "16", "--model.num-layers", "1",
+                    ],
+                    CONDITIONED: [
+                        "--model.context-length", "6", "--model.width", "16", "--model.num-layers", "1",
+                    ],
                 },
                 "shown": {PLANNER: 3, CONDITIONED: 6},
             },

@@ -242,12 +242,12 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=85,
-            size="3 bodies, 3 seeds, 3,000 updates, 16 episodes",
+            minutes=80,
+            size="3 bodies, 3 seeds, 3,000 updates, 10 episodes of search",
             settings={
                 "bodies": {"hopper": 100_000, "walker2d": 100_000, "halfcheetah": 100_000},
                 "updates": {PLANNER: 3_000, "other": 5_000},
-                "episodes": {GREEDY: 16, SAMPLING: 16, SEARCH: 16},
+                "episodes": {GREEDY: 16, SAMPLING: 16, SEARCH: 10},
                 "searches": {SEARCH: {"search": "likelihood", "beam_width": 8, "horizon": 3}},
                 "timed_seconds": 5.0,
             },
