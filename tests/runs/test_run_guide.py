@@ -16,7 +16,8 @@ from trajlm.cli.main import main
 from trajlm.core.errors import CheckpointError, UsageError
 from trajlm.data.sources.synthetic import synthetic
 from trajlm.evaluation.group import group_rows
-from trajlm.runs.guide import load_guide
+from trajlm.runs.folder import read_run
+from trajlm.runs.guide import guide_of, load_guide
 from trajlm.training.checkpoint import load_artefact, save_artefact
 
 TINY = {
@@ -89,12 +90,18 @@ def test_a_resumed_run_does_not_take_guided_scores_for_its_own(planner: Path, cr
 
 def test_python_takes_a_folder_or_a_critic(planner: Path, critic: Path) -> None:
     model, other = (load_artefact(run / "checkpoints/last") for run in (planner, critic))
-    facts = {"episodes": 1, "policy": None, "env_id": "Pendulum-v1"}
-    by_folder = trajlm.evaluate(model, guide=critic, **facts)
-    by_critic = trajlm.evaluate(model, guide=other.critic(), **facts)
-    assert by_folder.rows[0]["return_mean"] == by_critic.rows[0]["return_mean"]
-    assert by_folder.protocol["guide"] == "implicit_q_learning/debug"
-    assert by_critic.protocol["guide"].startswith("trajlm.algorithms.implicit_q_learning")
+    found = trajlm.evaluate(
+        model,
+        guide=other.critic(),
+        episodes=1,
+        policy=read_run(planner).policy,
+        env_id="Pendulum-v1",
+    )
+    assert found.protocol["guide"].startswith("trajlm.algorithms.implicit_q_learning")
+    guide = guide_of(str(critic), model=model)
+    rows = np.full((2, 3), 0.5), np.full((2, 1), 0.5)
+    assert guide.facts["guide"] == "implicit_q_learning/debug"
+    assert guide.critic.value(*rows).tolist() == other.value(*rows).tolist()
 
 
 def test_guides_that_do_not_fit_are_refused(
@@ -124,7 +131,7 @@ def test_a_guide_with_nan_in_its_weights_is_refused_in_one_line(
     with torch.no_grad():
         model.targets[0].body[0].weight[0, 0] = torch.nan
     save_artefact(model, tmp_path / "broken")
-    shutil.copytree(planner, tmp_path / "run")
+    shutil.copytree(planner, tmp_path / "run", symlinks=True)
     status = main(["evaluate", str(tmp_path / "run"), "--guide", str(tmp_path / "broken")])
     assert status == CheckpointError.exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -10,17 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from toy_phases.config import Config
-from toy_phases.model import PHASES, Model
-from toy_run import SPEC, ToyLoader
 
-from trajlm.algorithms.base import Phase
+from trajlm.algorithms.base import Algorithm, Phase
 from trajlm.core.errors import DivergedError
 from trajlm.core.seeding import derive
 from trajlm.training.config import TrainingConfig
 from trajlm.training.objective import objectives_of
 from trajlm.training.optim import learning_rate
-from trajlm.training.trainer import Trainer
+from trajlm.training.trainer import BatchSource, Trainer
 
 CONFIG = TrainingConfig(
     steps=8, batch_size=8, learning_rate=0.01, warmup_steps=2, schedule="cosine", final_rate=0.0,
@@ -29,22 +26,38 @@ CONFIG = TrainingConfig(
 )  # fmt: skip
 
 
-def two_phases(phases: tuple[Phase, ...] = PHASES) -> Model:
+PHASES = (
+    Phase(name="steep", modules=("steep",)),
+    Phase(name="flat", modules=("flat",), schedule="constant"),
+)
+
+
+def two_phases(phases: tuple[Phase, ...] = PHASES) -> Algorithm:
+    from toy_phases.config import Config
+    from toy_phases.model import Model
+    from toy_run import SPEC
+
     torch.manual_seed(0)
     return Model(Config(), SPEC, phases)
 
 
-def trained(folder: Path, model: Model) -> list[dict[str, float]]:
+def loader() -> BatchSource:
+    from toy_run import ToyLoader
+
+    return ToyLoader()
+
+
+def trained(folder: Path, model: Algorithm) -> list[dict[str, float]]:
     """The lines of metrics.jsonl."""
-    Trainer(model, config=CONFIG, loader=ToyLoader(), folder=folder, seed=0).run()
+    Trainer(model, config=CONFIG, loader=loader(), folder=folder, seed=0).run()
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def by_hand(model: Model) -> None:
+def by_hand(model: Algorithm) -> None:
     """The updates as they are meant: each phase after the other, with its own Adam."""
     optimizers = [torch.optim.Adam(part.parameters()) for part in (model.steep, model.flat)]
     for step in range(CONFIG.steps):
-        batch = ToyLoader().batch(step)
+        batch = loader().batch(step)
         for number, (phase, optimizer) in enumerate(zip(PHASES, optimizers, strict=True)):
             torch.manual_seed(derive(0, step, number) if number else derive(0, step))
             model.zero_grad()
