@@ -145,7 +145,7 @@ class Trainer:
         batch = self.loader.batch(step).to(self.device)
         gradients = []
         for number, objective in enumerate(self.objectives):
-            found = self._gradient(number, batch, step)
+            found = self._gradient(batch, step, number)
             self.guard.watch(step * len(self.objectives) + number, found.loss.value, found.norm)
             objective.step(step, found.norm)
             if (
@@ -157,8 +157,8 @@ class Trainer:
             self.model.after_update()
         self.metrics.record(step + 1, update_metrics(self.objectives, gradients))
 
-    def _gradient(self, number: int, batch: SequenceBatch, step: int) -> Gradient:
-        """The gradient of phase `number` of the update `step`; each draws its own random numbers."""
+    def _gradient(self, batch: SequenceBatch, step: int, number: int = 0) -> Gradient:
+        """The gradient of a phase of the update `step`; each phase draws its own random numbers."""
         words = (step, number) if number else (step,)
         seed_generators(derive(self.seed, *words), self.device)
         return self.objectives[number].gradient(self.module, batch, self.precision)
@@ -305,7 +305,7 @@ class Trainer:
         objective = self.objectives[number]
         self.model.train()
         batch = self.loader.batch(step).to(self.device)
-        loss, norm = self._gradient(number, batch, step)
+        loss, norm = self._gradient(batch, step, number)
         facts = divergence.diagnose(self.model, batch, loss=loss.value, norm=norm)
         phase = {"phase": objective.name} if objective.name else {}
         facts = {"step": step, **phase, "learning_rate": objective.rate(step)} | facts
