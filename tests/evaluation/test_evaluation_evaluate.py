@@ -181,7 +181,7 @@ def test_targets_and_configuration_are_checked():
             targets=[1.0, None],
             config=EvaluationConfig(),
         )
-    for wrong in ({"episodes": 0}, {"num_envs": 0}, {"seed": -1}):
+    for wrong in ({"episodes": -1}, {"num_envs": 0}, {"seed": -1}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             EvaluationConfig(**wrong)
 

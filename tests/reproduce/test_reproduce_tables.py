@@ -51,11 +51,11 @@ def test_the_claim_is_checked_for_what_is_asked_for_a_return() -> None:
         row("reward", "delayed", recipe, 80.0),
         row("reward", "delayed", "behavior_cloning/small", 1.0),
         row("context", "1", recipe, 85.0),
-        row("context", "20", recipe, 10.0),
+        row("context", "20", recipe, 95.0),
     ]
     checks = list(credit_and_data.checks_of(rows))
     assert [held for _, held in checks] == [True, False, True]
-    assert "80 with delayed reward against 90" in checks[1][0]
+    assert "80.0" in checks[1][0] and "with delayed reward against 90.0" in checks[1][0]
 
 
 def test_the_unchanged_training_stands_in_every_table_that_changes_it() -> None:
