@@ -73,8 +73,8 @@ def settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        bounds = axes.get_position(original=True).bounds
-        axes.set_position([round(bound, 5) for bound in bounds], which="original")
+        left, low, width, height = (round(n, 5) for n in axes.get_position(original=True).bounds)
+        axes.set_position((left, low, width, height), which="original")
 
 
 def draw_score(axes: Axes, row: Mapping[str, Any], *, at: float, series: int) -> None:
