@@ -73,8 +73,8 @@ def settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        bounds = axes.get_position(original=True).bounds
-        axes.set_position([round(bound, 5) for bound in bounds], which="original")
+        x, y, width, height = (round(b, 5) for b in axes.get_position(original=True).bounds)
+        axes.set_position((x, y, width, height), which="original")
 
 
 def draw_score(axes: Axes, row: Mapping[str, Any], *, at: float, series: int) -> None:
