@@ -280,7 +280,7 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=85,
+            minutes=75,
             size="2 bodies, 200,000 steps, 6,000 updates, 128 starts",
             seeds=1,
             settings=SMALL,
