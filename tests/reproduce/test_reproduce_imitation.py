@@ -17,6 +17,7 @@ from trajlm.reproduce import imitation_ways as ways
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.experiments import imitation
 from trajlm.reproduce.imitation_ways import GREEDY, SAMPLING, SEARCH, WAYS
+from trajlm.reproduce.taking_part import titles
 
 SPEC = DataSpec(
     observation=Box(shape=(2,)), action=Box(shape=(1,), low=(-1.0,), high=(1.0,)), horizon=100
@@ -126,10 +127,10 @@ def test_shares_are_of_the_behaviour_and_costs_of_a_plan() -> None:
 
 
 def test_recipes_of_one_algorithm_are_told_apart() -> None:
-    names = ways.names_of(["behavior_cloning/small", f"{imitation.PLANNER}/small"])
+    names = titles(["behavior_cloning/small", f"{imitation.PLANNER}/small"])
     assert names["behavior_cloning/small"] == "BC"
     several = [f"{imitation.PLANNER}/small", f"{imitation.PLANNER}/hopper"]
-    assert list(ways.names_of(several).values()) == several
+    assert [name.rpartition(", ")[2] for name in titles(several).values()] == ["small", "hopper"]
 
 
 def test_search_is_ahead_only_where_intervals_are_apart() -> None:

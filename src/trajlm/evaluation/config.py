@@ -12,9 +12,9 @@ from trajlm.core.errors import UsageError
 class EvaluationConfig:
     """How a policy is scored.
 
-    `episodes`: for each target; 0 trains without scoring. `seed`: episode k is reset with `seed + k`, for every target the
-    same. `num_envs`: environments in one batch, all targets together; None takes every episode at
-    once, up to 256. `precision`: of the policy's forward; reported scores use float32. `video`:
+    `episodes`: for each target; 0 trains without scoring. `seed`: episode k is reset with
+    `seed + k`, for every target the same. `num_envs`: environments in one batch, all targets
+    together; None takes every episode at once, up to 256. `precision`: of the policy's forward; reported scores use float32. `video`:
     record one episode, of `video_steps` steps at most (three lanes of 600 make a film of 2 MB).
     `strict`: a failed episode is an error (exit code 5) instead of a count.
     """

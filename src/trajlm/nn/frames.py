@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trajlm.core.protocols import Condition, Step
+from trajlm.core.config import overridden
+from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Condition, Critic, Step
 from trajlm.core.spec import DataSpec, Space
 from trajlm.nn.features import features
 from trajlm.nn.heads import ActionHead, action_head
@@ -144,3 +146,22 @@ class FramePolicy:
             step=carry.steps.cpu().numpy(),
         )
         return carry, action.cpu().numpy().astype(action_dtype(self.network.spec.action))
+
+
+def frame_policy(
+    defaults: type,
+    network: FrameNetwork,
+    config: Any,
+    *,
+    guide: Critic | None,
+    overrides: Mapping[str, Any],
+    refusal: str,
+) -> FramePolicy:
+    """The policy of `network` by an algorithm's policy configuration, `defaults()` where None.
+
+    Raises `UsageError` for an unknown override and, with the words of `refusal`, for a guide.
+    """
+    if guide is not None:
+        raise UsageError(refusal)
+    config = overridden(config or defaults(), overrides, name="policy")
+    return FramePolicy(network, temperature=config.temperature)

@@ -79,8 +79,8 @@ def occurrences(readings: Readings, rows: Sequence[Mapping[str, Any]], *, seeds:
             "or more steps before; action-smoothing: rows that predict actions at the same one at any "
             f"earlier step. Each is counted from {patterns.CLEARLY:g} times what a head has that looks "
             "evenly. Last column: of what rows that predict actions pay to earlier actions and states, the "
-            "actions' share, its mean, highest and that of an even head. A Decision Transformer predicts actions alone: its stripe of states is that of "
-            "state tokens at earlier state tokens"
+            "actions' share, its mean, highest and that of an even head. A Decision Transformer predicts "
+            "actions alone: its stripe of states is that of state tokens at earlier state tokens"
         ),
     )
 
@@ -166,7 +166,7 @@ def _taken(rows: Sequence[Mapping[str, Any]]) -> str:
     if not there:
         return "What to take from it: no published pattern was found by its score."
     return (
-        f"What to take from it: heads that are {' and '.join(there)} come about by training alone, since "
-        "an untrained head looks evenly"
-        + (f"; none was found that is {' or '.join(missing)}." if missing else ".")
+        f"What to take from it: {', '.join(there)} heads come about by training alone, since an "
+        "untrained head looks evenly"
+        + (f"; no {' or '.join(missing)} one was found." if missing else ".")
     )

@@ -10,7 +10,6 @@ import numpy as np
 
 from trajlm.evaluation.scores import bootstrap_interval
 from trajlm.reproduce.base import Table
-from trajlm.reproduce.taking_part import algorithm_title
 from trajlm.runs.cells import Row
 
 PUBLISHED = {"hopper": 104.0, "walker2d": 109.0}
@@ -94,15 +93,6 @@ def row_of(
         "milliseconds": 1e3 * sum(row["timing"]["model_seconds"] for row in rows) / max(1.0, steps),
         "milliseconds_alone": alone,
         "published": PUBLISHED.get(body) if way.startswith(SEARCH) else None,
-    }
-
-
-def names_of(recipes: Sequence[str]) -> dict[str, str]:
-    """What tables call each recipe: its algorithm, or itself where there are several of one."""
-    titles = [algorithm_title(recipe) for recipe in recipes]
-    return {
-        recipe: title if titles.count(title) == 1 else recipe
-        for recipe, title in zip(recipes, titles, strict=True)
     }
 
 

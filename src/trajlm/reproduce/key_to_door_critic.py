@@ -98,6 +98,7 @@ def foretell(
     the mean over layers and heads, a step's three tokens together."""
     import torch
 
+    from trajlm.nn.attention_maps import recorded_attention
     from trajlm.training.checkpoint import artefact_folder, load_artefact
 
     model: Any = load_artefact(artefact_folder(context.run_of(cell), which="last")).eval()
@@ -109,13 +110,12 @@ def foretell(
     returns, looked = np.zeros((count, steps)), np.zeros((count, steps))
     for first in range(0, count, 100):
         part = slice(first, min(first + 100, count))
-        maps: list[torch.Tensor] = []
-        returns[part] = model.foretell(
-            observations=columns["observations"][part],
-            actions=columns["actions"][part],
-            timesteps=torch.arange(steps).expand(part.stop - first, -1),
-            attention=maps,
-        )
+        with recorded_attention(model) as maps:
+            returns[part] = model.foretell(
+                observations=columns["observations"][part],
+                actions=columns["actions"][part],
+                timesteps=torch.arange(steps).expand(part.stop - first, -1),
+            )
         # The last state token: the second from the end, or the last where states alone are asked for.
         rows = [layer[:, :, -2 if layer.shape[2] == 3 * steps else -1].mean(1) for layer in maps]
         looked[part] = torch.stack(rows).mean(0).unflatten(-1, (steps, 3)).sum(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import TypeVar
 
 from trajlm.core.discovery import algorithm
 from trajlm.core.errors import TrajlmError, UsageError
@@ -11,6 +12,7 @@ from trajlm.reproduce.base import Experiment
 from trajlm.runs.cells import Cell
 from trajlm.runs.config import resolve
 
+Updates = TypeVar("Updates")
 USUAL_RECIPE = "small"
 TITLES = {
     "decision_transformer": "Decision Transformer",
@@ -71,8 +73,8 @@ def first_of_each(recipes: Sequence[str]) -> list[str]:
     return [r for n, r in enumerate(recipes) if algorithms[n] not in algorithms[:n]]
 
 
-def updates_of(recipe: str, updates: Mapping[str, int]) -> int:
-    """How many updates a recipe makes, of the numbers by algorithm and for any `other`."""
+def updates_of(recipe: str, updates: Mapping[str, Updates]) -> Updates:
+    """What a scale says of a recipe's updates, by algorithm and for any `other`."""
     return updates.get(recipe.split("/")[0], updates["other"])
 
 

@@ -148,9 +148,7 @@ class Trainer:
             found = self._gradient(batch, step, number)
             self.guard.watch(step * len(self.objectives) + number, found.loss.value, found.norm)
             objective.step(step, found.norm)
-            if (
-                self.device.type == "cpu"
-            ):  # elsewhere the flag is read when the device is waited for
+            if self.device.type == "cpu":  # a GPU's flag is read when it is waited for
                 self._check_finite()
             gradients.append(found)
         with torch.no_grad():

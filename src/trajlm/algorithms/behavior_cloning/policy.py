@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from trajlm.algorithms.behavior_cloning.config import PolicyConfig
-from trajlm.core.config import overridden
-from trajlm.core.errors import UsageError
-from trajlm.core.protocols import Critic
-from trajlm.nn.frames import FrameNetwork, FramePolicy
+from trajlm.nn.frames import frame_policy
 
-
-def policy_of(
-    network: FrameNetwork,
-    config: PolicyConfig | None,
-    *,
-    guide: Critic | None,
-    overrides: Mapping[str, Any],
-) -> FramePolicy:
-    """The policy of `network`. Raises `UsageError` for a guide or an unknown override."""
-    if guide is not None:
-        raise UsageError("behaviour cloning takes no guide")
-    config = overridden(config or PolicyConfig(), overrides, name="policy")
-    return FramePolicy(network, temperature=config.temperature)
+policy_of = partial(frame_policy, PolicyConfig, refusal="behaviour cloning takes no guide")

@@ -160,7 +160,6 @@ class Model(Algorithm):
         visible: Tensor | None = None,
         known: Tensor | None = None,
         last_only: bool = False,
-        attention: list[Tensor] | None = None,
     ) -> Tensor:
         """What the head reads at each step: (B, T, D), or (B, 1, D) for the last step alone.
 
@@ -188,7 +187,7 @@ class Model(Algorithm):
             tokens, outputs = tokens[:, :-1], slice(tokens.shape[1] - 2, None)
             if mask.visible_keys is not None:
                 mask = AttentionMask(visible_keys=mask.visible_keys[:, :-1])
-        hidden: Tensor = self.transformer(tokens, mask=mask, outputs=outputs, attention=attention)
+        hidden: Tensor = self.transformer(tokens, mask=mask, outputs=outputs)
         return hidden
 
     @torch.inference_mode()
@@ -198,7 +197,6 @@ class Model(Algorithm):
         observations: Any,
         actions: Tensor,
         timesteps: Tensor,
-        attention: list[Tensor] | None = None,
     ) -> Tensor:
         """The return expected from each step on, (B, T), of what has been seen until then.
 
@@ -212,7 +210,6 @@ class Model(Algorithm):
             actions=actions,
             timesteps=timesteps,
             known=torch.zeros(len(timesteps), dtype=torch.bool, device=timesteps.device),
-            attention=attention,
         )
         return self.return_head.mean(hidden)
 

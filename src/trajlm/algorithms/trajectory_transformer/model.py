@@ -236,7 +236,6 @@ class Model(Algorithm):
         tokens: Tensor,
         *,
         goal: Tensor | None = None,
-        attention: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states of a block's first L tokens: (B, L) -> (B, L, W)."""
         count = tokens.shape[1]
@@ -251,7 +250,7 @@ class Model(Algorithm):
             x = torch.cat([self.embed_goals(goal), x], dim=1)
             visible = functional.pad(visible, (before, 0), value=True)
         mask = AttentionMask(visible_keys=visible[None])
-        states: Tensor = self.transformer(x, mask=mask, attention=attention)
+        states: Tensor = self.transformer(x, mask=mask)
         return states[:, before:]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=28,
+            minutes=34,
             size="Hopper, 3 seeds, 5,000 updates (TT), 1,500 (DT)",
             settings={
                 "body": "hopper", "tier": "medium-expert", "steps": 100_000, "windows": 256,

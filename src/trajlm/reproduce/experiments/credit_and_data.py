@@ -1,6 +1,7 @@
 """What a Decision Transformer needs: the good data alone, a long context, a reward at each step?
 
-Chen et al. 2021 (arXiv 2106.01345), the tables of %BC, of context lengths and of delayed reward. Here on shipped tiers of the bodies, with less data besides.
+Chen et al. 2021 (arXiv 2106.01345), the tables of %BC, of context lengths and of delayed reward. Here
+on shipped tiers of the bodies, with less data besides.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from trajlm.reproduce import picture
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.imitation_ways import GREEDY, PUBLISHED, SAMPLING, SEARCH, WAYS
+from trajlm.reproduce.taking_part import titles, updates_of
 from trajlm.runs.cells import Cell, Row
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(context: Context) -> Findings:
         found.setdefault((recipe, body, way), []).append(own[cell.command])
     for (recipe, body, _, way), cell in further.items():
         found.setdefault((recipe, body, way), []).append(more[cell.command])
-    names = ways.names_of(context.algorithms)
+    names = titles(context.algorithms)
     rows = [
         ways.row_of(
             recipe, body, way, each, behaviours[body], name=names[recipe],
@@ -78,13 +79,13 @@ def by_command(rows: Sequence[Row]) -> dict[str, Row]:
 
 def training(context: Context, recipe: str, body: str, *, data: str, seed: int) -> Cell:
     """A training; a planner's own evaluation is its greedy way."""
-    name, settings = recipe.split("/")[0], context.settings
+    settings = context.settings
     greedy = {
         f"--policy.{key.replace('_', '-')}": str(value) for key, value in WAYS[GREEDY].items()
     }
     return context.cell(
         *(recipe, body), recipe=recipe, data=data, seed=seed, targets=("expert",),
-        steps=settings["updates"].get(name, settings["updates"]["other"]),
+        steps=updates_of(recipe, settings["updates"]),
         episodes=settings["episodes"][GREEDY],
         extra=tuple(word for pair in greedy.items() for word in pair) if plans(recipe) else (),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from trajlm.evaluation.scores import bootstrap_interval
 from trajlm.reproduce import key_to_door_critic, picture
 from trajlm.reproduce.base import Experiment, Findings, Held, Published, Scale, Table
 from trajlm.reproduce.context import Context
-from trajlm.reproduce.taking_part import algorithm_title
+from trajlm.reproduce.taking_part import algorithm_title, updates_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,11 +47,10 @@ def run(context: Context) -> Findings:
     for count in settings["walks"]:
         data = context.dataset(f"trajlm/key-to-door/walks-{count}-v0", maker(count))
         for recipe in context.algorithms:
-            own = settings["updates"]
             cells[recipe, count] = [
                 context.cell(
                     *(recipe, str(count)), recipe=recipe, data=data, seed=seed,
-                    steps=own.get(recipe.split("/")[0], own["other"]), episodes=settings["episodes"],
+                    steps=updates_of(recipe, settings["updates"]), episodes=settings["episodes"],
                 )
                 for seed in context.seeds
             ]  # fmt: skip
@@ -234,7 +233,7 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=15,
+            minutes=27,
             size="3 seeds, 1,000 and 10,000 walks, 6,000 updates (DT), 600 (others)",
             settings={
                 "walks": [1_000, 10_000],

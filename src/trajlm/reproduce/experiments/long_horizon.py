@@ -27,7 +27,7 @@ from trajlm.reproduce.long_horizon_findings import (
     judge,
     table_of,
 )
-from trajlm.reproduce.taking_part import algorithm_title, has_setting, predicts
+from trajlm.reproduce.taking_part import algorithm_title, has_setting, predicts, updates_of
 from trajlm.runs.cells import Cell
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def cells_of(context: Context, body: str, data: str) -> dict[tuple[str, str, str
     markovian = ("--model.transitions", "2")
     wanted: dict[tuple[str, str, str], tuple[int, tuple[str, ...]]] = {}
     for recipe in context.algorithms:
-        updates = settings["updates"].get(recipe.split("/")[0], settings["updates"]["other"])
+        updates = updates_of(recipe, settings["updates"])
         for seen, history in settings["variants"]:
             flags = (hidden if seen == HIDDEN else ()) + (markovian if history == MARKOVIAN else ())
             able = {flag: f"model.{flag[8:].replace('-', '_')}" for flag in flags[::2]}
