@@ -47,8 +47,14 @@ from trajlm.collect.behaviour import RANDOM, UniformBehaviour, read_behaviour
 from trajlm.collect.episodes import SLOTS, run_episodes
 from trajlm.core.protocols import Policy
 from trajlm.envs.make import make_environment, make_vector
+from trajlm.envs.worlds import HUMANOID
 
-ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
+ENVIRONMENTS = {
+    "halfcheetah": "HalfCheetah-v5",
+    "hopper": "Hopper-v5",
+    "humanoid": HUMANOID,
+    "walker2d": "Walker2d-v5",
+}
 ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
 SETTINGS: dict[str, dict[str, Any]] = {
     "halfcheetah": {
@@ -70,6 +76,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "ent_coef": 0.0,
         "max_grad_norm": 0.5,
         "vf_coef": 0.5,
+    },
+    "humanoid": {
+        "total_steps": 1_500_000,
+        "activation": "relu",
+        "log_std_init": -2.0,
+        "gamma": 0.95,
+        "gae_lambda": 0.9,
+        "ent_coef": 2e-3,
+        "max_grad_norm": 2.0,
+        "vf_coef": 0.43,
     },
     "walker2d": {
         "total_steps": 2_500_000,
@@ -118,7 +134,7 @@ def sampled_returns(
     tensors: dict[str, np.ndarray], env_id: str, activation: str, *, episodes: int, seed: int
 ) -> list[float]:
     """Returns of episodes whose actions are sampled from the Gaussian and clipped."""
-    env = gymnasium.make(env_id)
+    env = make_environment(env_id)
     generator = np.random.default_rng(seed)
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     depth = sum(name.endswith("weight") for name in tensors)
@@ -199,12 +215,7 @@ def train(
     num_envs, total_steps = settings.pop("num_envs"), settings.pop("total_steps")
     activation, log_std = settings.pop("activation"), settings.pop("log_std_init")
     rate = settings.pop("learning_rate")
-    env = DummyVecEnv(
-        [
-            lambda: gymnasium.make(ENVIRONMENTS[body], disable_env_checker=True)
-            for _ in range(num_envs)
-        ]
-    )
+    env = DummyVecEnv([lambda: make_environment(ENVIRONMENTS[body]) for _ in range(num_envs)])
     normalized = VecNormalize(env, gamma=settings["gamma"])
     model = PPO(
         "MlpPolicy",

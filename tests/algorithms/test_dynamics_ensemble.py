@@ -115,6 +115,10 @@ def test_a_rollout_keeps_its_member_and_actions_may_be_a_policys() -> None:
     pace = drawn.observations[:, 0, 0].round(3)
     assert set(pace.tolist()) == {0.0, 1.0, 2.0}
     np.testing.assert_allclose(drawn.observations[:, 2, 0], 3 * pace, atol=1e-3)
+    kept = replace(world, within=np.array([[-1.0, -1.0], [2.5, 0.5]])).predict(
+        past, horizon=3, actions=np.zeros((40, 3, 2), np.float32)
+    )
+    np.testing.assert_allclose(kept.observations[0], [[1, 0.5], [2, 0.5], [2.5, 0.5]], atol=1e-3)
 
     class Mirror:
         """Acts with what it sees."""

@@ -10,6 +10,7 @@ import pytest
 from trajlm.core.errors import DataError, EnvironmentFault
 from trajlm.data.sources.synthetic import synthetic
 from trajlm.envs.make import make_environment
+from trajlm.envs.worlds import HUMANOID
 from trajlm.evaluation.physics import Physics, Plain
 from trajlm.evaluation.predictions import (
     FARTHEST,
@@ -80,6 +81,29 @@ def test_medians_lie_in_their_intervals_and_distances_are_in_units() -> None:
     assert distance(np.arange(100.0), np.arange(100.0) + 2.5) == pytest.approx(2.5)
 
 
+def test_a_humanoid_is_replayed_and_measured_whatever_its_orientations_length() -> None:
+    environment = make_environment(HUMANOID)
+    observation, _ = environment.reset(seed=3)
+    generator = np.random.default_rng(0)
+    actions = generator.uniform(-0.4, 0.4, (10, 17)).astype(np.float32)
+    episode = np.array([observation, *(environment.step(action)[0] for action in actions)])
+    environment.close()
+    physics = Physics(HUMANOID)
+    np.testing.assert_allclose(physics.replay(episode[0], actions), episode[1:], atol=1e-9)
+    longer = episode.copy()
+    longer[:, 1:5] *= 3.0
+    measured, same = physics.measure(episode), physics.measure(longer)
+    np.testing.assert_allclose(measured.height, episode[:, 0])
+    np.testing.assert_allclose(measured.speed, episode[:, 22])
+    np.testing.assert_allclose(same.energy, measured.energy)
+    names = physics.body.names
+    assert len(names) == 45 and names[22] == "forward velocity (m/s)"
+    assert names[5] == "abdomen z (rad)" and names[28] == "abdomen z velocity (rad/s)"
+    outline = np.array(physics.body.outline(physics.body.poses(episode[:1], x=2.0)[0]))
+    assert outline.shape == (17, 5) and abs(outline[:, 0].mean() - 2.0) < 0.3
+    physics.close()
+
+
 def test_the_true_dynamics_repeat_an_episode_and_measure_it() -> None:
     environment = make_environment("Hopper-v5")
     observation, _ = environment.reset(seed=3)
@@ -103,5 +127,5 @@ def test_the_true_dynamics_repeat_an_episode_and_measure_it() -> None:
         2.0 - math.radians(45), abs=1e-3
     )
     physics.close()
-    with pytest.raises(EnvironmentFault, match="no planar body"):
+    with pytest.raises(EnvironmentFault, match="no body that is observed whole"):
         Physics("CartPole-v1")

@@ -1,7 +1,8 @@
-"""Bodies from observations: the planar MuJoCo bodies as a plan predicts them, beside the true ones.
+"""Bodies from observations: MuJoCo's bodies as a model predicts them, beside the true ones.
 
 Half-cheetah, hopper and walker observe their positions but the first (where they are), then their
-velocities; where they are is summed up from the velocity.
+velocities; so does a humanoid or an ant that observes nothing more, but for the first two. Where they
+are along x is summed up from the velocity; across, they are drawn at 0.
 
 Legend: K moments, O observation entries, Q positions, V velocities; P plans.
 """
@@ -20,34 +21,57 @@ import numpy as np
 from trajlm.core.spec import Box
 from trajlm.envs.vector import VectorEnvironment
 from trajlm.evaluation.drawing import write_texts
-from trajlm.evaluation.rendering import Renderer, capsule, is_planar, limb_colors, limbs
+from trajlm.evaluation.rendering import (
+    Renderer,
+    capsule,
+    is_free,
+    is_planar,
+    limb_colors,
+    limbs,
+)
 from trajlm.evaluation.video import PIP_LINE, renderer_of
 
 PANEL = (240, 190)
 MOST_PANELS, MOST_GHOSTS = 8, 12
 _WORDS = {"rootx": "forward", "rootz": "height", "rooty": "pitch"}
+_FREE_POSITIONS = ["height (m)", *(f"orientation {axis}" for axis in "wxyz")]
+_FREE_VELOCITIES = [
+    *(f"{way} velocity (m/s)" for way in ("forward", "sideways", "height")),
+    *(f"turning about {axis} (rad/s)" for axis in "xyz"),
+]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """A planar body. `step_seconds`: between two observations."""
+    """A body that is observed whole, but for where it is. `step_seconds`: between two observations."""
 
     model: Any
     step_seconds: float
 
+    @property
+    def unseen(self) -> int:
+        """Positions that are not observed: along x, and across where it can move there."""
+        return 2 if is_free(self.model) else 1
+
+    @property
+    def seen(self) -> int:
+        """Positions that are observed: so many entries before the velocities."""
+        return int(self.model.nq) - self.unseen
+
     @classmethod
     def of(cls, environment: VectorEnvironment) -> Body | None:
-        """None for what is no planar body, or is not observed whole."""
+        """None for what is no such body, or is not observed so."""
         physics: Any = environment.environments[0].unwrapped
         model: Any = getattr(physics, "model", None)
         space = environment.observation_space
         if type(model).__name__ != "MjModel" or not isinstance(space, Box):
             return None
-        if not is_planar(model) or space.shape != (model.nq - 1 + model.nv,):
+        if not (is_planar(model) or is_free(model)):
             return None
-        return cls(model=model, step_seconds=float(physics.dt))
+        body = cls(model=model, step_seconds=float(physics.dt))
+        return body if space.shape == (body.seen + model.nv,) else None
 
     @property
     def names(self) -> list[str]:
@@ -57,7 +81,10 @@ class Body:
         units = ["m" if kind == 2 else "rad" for kind in self.model.jnt_type]
         both = list(zip(words, units, strict=True))
         positions = [f"{word} ({unit})" for word, unit in both[1:]]
-        return positions + [f"{word} velocity ({unit}/s)" for word, unit in both]
+        velocities = [f"{word} velocity ({unit}/s)" for word, unit in both]
+        if is_free(self.model):
+            return [*_FREE_POSITIONS, *positions, *_FREE_VELOCITIES, *velocities[1:]]
+        return positions + velocities
 
     def pose(self, positions: np.ndarray, velocities: np.ndarray) -> Any:
         """MuJoCo's data of a body at (Q,) with (V,)."""
@@ -69,13 +96,15 @@ class Body:
         return data
 
     def state(self, observation: np.ndarray, *, x: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (Q,) and velocities (V,) of an observation (O,) of a body at `x`."""
-        split = self.model.nq - 1
-        return np.concatenate([[x], observation[:split]]), observation[split:]
+        """Positions (Q,) and velocities (V,) of an observation (O,) of a body at `x`. MuJoCo takes
+        an orientation of any length."""
+        where = np.zeros(self.unseen)
+        where[0] = x
+        return np.concatenate([where, observation[: self.seen]]), observation[self.seen :]
 
     def poses(self, observations: np.ndarray, *, x: float) -> list[Any]:
         """Bodies of observations (K, O), the first of which is at `x`."""
-        places = x + self._travelled(observations[:, self.model.nq - 1])
+        places = x + self._travelled(observations[:, self.seen])
         return [
             self.pose(*self.state(row, x=float(place)))
             for place, row in zip(places, observations, strict=True)
@@ -83,7 +112,7 @@ class Body:
 
     def outline(self, data: Any) -> list[tuple[float, ...]]:
         """Of each limb, the hindmost first: the ends of its axis x, z, x, z and its radius, in metres."""
-        ends = [capsule(self.model, data, geom) for geom in sorted(limbs(self.model), reverse=True)]
+        ends = [capsule(self.model, data, geom) for geom in self._hindmost_first]
         return [
             (float(a[0]), float(a[2]), float(b[0]), float(b[2]), radius) for a, b, radius in ends
         ]
@@ -92,7 +121,16 @@ class Body:
     def colors(self) -> list[tuple[float, ...]]:
         """Of each limb of an outline, red, green and blue in 0..1."""
         by_geom = limb_colors(self.model)
-        return [tuple(by_geom[geom].tolist()) for geom in sorted(by_geom, reverse=True)]
+        return [tuple(by_geom[geom].tolist()) for geom in self._hindmost_first]
+
+    @property
+    def _hindmost_first(self) -> list[int]:
+        """Limbs as one who looks along y sees them of the body at rest; a walker's left leg, the
+        later geoms, behind its right one."""
+        rest = self.pose(self.model.qpos0, np.zeros(self.model.nv))
+        return sorted(
+            limbs(self.model), key=lambda geom: (-rest.geom_xpos[geom][1].round(3), -geom)
+        )
 
     def _travelled(self, speeds: np.ndarray) -> np.ndarray:
         """(K,) metres since the first moment, at the mean speed of the two ends of each step."""

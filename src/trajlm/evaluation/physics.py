@@ -60,7 +60,7 @@ class Physics:
         body = Body.of(self._environment)
         if body is None:
             self._environment.close()
-            raise EnvironmentFault(f"{env_id}: no planar body that is observed whole")
+            raise EnvironmentFault(f"{env_id}: no body that is observed whole")
         self.body = body
         self._environment.reset(seeds=np.array([0]))
         self._inner: Any = self._environment.environments[0].unwrapped
@@ -99,7 +99,7 @@ class Physics:
         low, high = model.jnt_range[limited].T
         overshoot = np.maximum(low - angles, angles - high).max(initial=0.0)
         return (
-            float(positions[1]), float(velocities[0]), float(data.energy.sum()),
+            float(positions[self.body.unseen]), float(velocities[0]), float(data.energy.sum()),
             float(max(overshoot, 0.0)), float(getattr(self._inner, "is_healthy", True)),
         )  # fmt: skip
 

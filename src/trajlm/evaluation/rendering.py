@@ -30,6 +30,8 @@ _FLOOR = np.array([[0.78, 0.82, 0.84], [0.90, 0.92, 0.93]])
 _SKY = np.array([[0.93, 0.96, 0.98], [0.50, 0.68, 0.86]])
 _RIGHT = np.array([[0.95, 0.60, 0.26], [0.78, 0.33, 0.20]])
 _LEFT = np.array([[0.52, 0.64, 0.84], [0.26, 0.37, 0.62]])
+WIDEST = 3.0
+"""Metres of the world in a picture's height, of bodies that move in all directions."""
 GHOST = (0.18, 0.33, 0.52, 0.22)
 """Of bodies that are only possible; the last is how opaque each is."""
 
@@ -204,7 +206,8 @@ class View:
             return cls(
                 height=1.15 + 1.05 * stands, middle=0.56 * stands + 0.12, ahead=0.15, elevation=-9
             )
-        return cls(height=5.0 * stands, middle=0.5 * stands, ahead=0.0, elevation=-20)
+        height = min(5.0 * stands, WIDEST)
+        return cls(height=height, middle=0.5 * stands, ahead=0.0, elevation=-20)
 
     def center(self, data: Any) -> np.ndarray:
         """The point in the middle of the picture: (3,) metres. It follows the first body."""
@@ -214,15 +217,30 @@ class View:
 
 def is_planar(model: Any) -> bool:
     """True for bodies of capsules that move in the plane y = 0: cheetah, hopper, walker."""
-    import mujoco
-
-    capsules = mujoco.mjtGeom.mjGEOM_CAPSULE
     return (
         model.nq >= 3
         and bool(np.all(model.jnt_type[:3] == [2, 2, 3]))  # slide, slide, hinge
         and bool(np.all(np.abs(model.jnt_axis[2]) == [0, 1, 0]))
-        and all(model.geom_type[geom] == capsules for geom in limbs(model))
+        and _all_round(model)
     )
+
+
+def is_free(model: Any) -> bool:
+    """True for one body of capsules and spheres that moves and turns in all directions: humanoid, ant."""
+    return (
+        model.njnt > 0
+        and bool(model.jnt_type[0] == 0)
+        and bool(np.all(model.jnt_type[1:] == 3))
+        and _all_round(model)
+    )
+
+
+def _all_round(model: Any) -> bool:
+    """Whether all limbs are capsules, or spheres, which are capsules without length."""
+    import mujoco
+
+    kinds = (mujoco.mjtGeom.mjGEOM_CAPSULE.value, mujoco.mjtGeom.mjGEOM_SPHERE.value)
+    return all(model.geom_type[geom] in kinds for geom in limbs(model))
 
 
 def limbs(model: Any) -> list[int]:
@@ -233,7 +251,7 @@ def limbs(model: Any) -> list[int]:
 def capsule(model: Any, data: Any, geom: int) -> tuple[np.ndarray, np.ndarray, float]:
     """The two ends of a capsule's axis (3,) and its radius, in metres."""
     center, axis = data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3)[:, 2]
-    radius, half = model.geom_size[geom][:2]
+    radius, half = model.geom_size[geom][:2]  # of a sphere, half is 0
     return center - half * axis, center + half * axis, float(radius)
 
 
@@ -260,7 +278,7 @@ def restyled(model: Any, *, width: int, height: int) -> Any:
     model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.48, 0.40
     for texture in range(model.ntex):
         _repaint(model, texture)
-    if not is_planar(model):
+    if not (is_planar(model) or is_free(model)):
         return model
     colors = limb_colors(model)
     for geom in range(model.ngeom):

@@ -12,9 +12,14 @@ from trajlm.reproduce.base import Held, Table
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.taking_part import algorithm_title
 
-ENVIRONMENTS = {"hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
+ENVIRONMENTS = {
+    "hopper": "Hopper-v5",
+    "walker2d": "Walker2d-v5",
+    "humanoid": "trajlm/Humanoid-v5",
+}
 TRUTH, WHOLE, HIDDEN, RECORDED, CHOSEN = "truth", "whole", "hidden", "recorded", "chosen"
 PLANNER, BASELINE = "trajectory_transformer", "dynamics_ensemble"
+IN_RANGE = "in range"
 Row = Mapping[str, Any]
 
 
@@ -49,6 +54,7 @@ def table_of(rows: Sequence[Row], *, body: str, horizon: int) -> Table:
             "likelihood that of the data's own deviations; hidden: positions alone are seen and "
             "predicted; chosen: the actions are the model's own, the ensemble's by behaviour cloning; "
             "plausible: healthy, joints within limits, energy as recorded, over the later half; "
+            "in range: no entry may leave the range of the data, which bins never do; "
             "height and speed: Wasserstein distance from the true bodies' there"
         ),
     )  # fmt: skip
@@ -82,6 +88,12 @@ def judge(context: Context, rows: Sequence[Row]) -> tuple[Held, str]:
             cases.append(bool(apart) and pair[0]["interval"][0] > pair[1]["interval"][1])
             shares = " against ".join(f"{100 * each['share']:.0f}%" for each in pair)
             words.append(f"plausible with {actions} actions {shares}")
+        bounded = whole.get((body, f"{baseline}, {IN_RANGE}", RECORDED))
+        if bounded is not None:
+            words.append(
+                f"the {baseline} kept in the data's range {bounded['error']['value'][-1]:.2f} and "
+                f"{100 * bounded['plausible_later']['share']:.0f}%"
+            )
         told.append(f"{ENVIRONMENTS[body]}: " + ", ".join(words))
     text = (
         f"At +{context.settings['horizon']} the {model} is clearly ahead of the {baseline} in "

@@ -38,7 +38,7 @@ def poses(physics: Physics, observations: Sequence[Sequence[float]]) -> list[Any
     found: list[Any] = []
     for moment in moments(len(observations)):
         row = np.asarray(observations[moment])
-        if not np.isfinite(row).all() or np.abs(row[: body.model.nq - 1]).max() > TALLEST * 2:
+        if not np.isfinite(row).all() or np.abs(row[: body.seen]).max() > TALLEST * 2:
             found.append(None)
             continue
         limbs = body.outline(body.pose(*body.state(row)))

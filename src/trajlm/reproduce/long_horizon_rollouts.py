@@ -6,7 +6,7 @@ Legend: N windows, H horizon, O observation entries, S samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from trajlm.evaluation.scores import bootstrap_interval, wilson_interval
 
 if TYPE_CHECKING:
     from trajlm.algorithms.base import Algorithm
+    from trajlm.data.store import TrajectoryStore
     from trajlm.evaluation.physics import Measured, Physics, Plain
 
 NUDGE_STREAM, SAMPLE_SEED = 0x4D6E, 1_000_003
@@ -38,13 +39,14 @@ Curve = dict[str, list[float]]
 class Scene:
     """What a body's predictions are measured on and by.
 
-    `mean` and `std` (O,): of the training data. `plain`: what true states hardly leave; `true`: of
+    `mean` and `std` (O,), `reached` (2, O), lowest and highest: of the training data. `plain`: what true states hardly leave; `true`: of
     the states that truly followed (N x H). `shown`: the window that pictures show.
     """
 
     recorded: Recorded
     mean: np.ndarray
     std: np.ndarray
+    reached: np.ndarray
     physics: Physics
     plain: Plain
     true: Measured
@@ -59,7 +61,8 @@ class Scene:
         from trajlm.data.statistics import column_statistics
         from trajlm.evaluation.physics import Physics, Plain
 
-        statistics = column_statistics(load_dataset(train), "observations")
+        learnt = load_dataset(train)
+        statistics = column_statistics(learnt, "observations")
         recorded = recorded_windows(
             load_dataset(truth),
             known=settings["known"],
@@ -76,6 +79,7 @@ class Scene:
             recorded=recorded,
             mean=statistics.mean,
             std=statistics.std,
+            reached=_reached(learnt),
             physics=physics,
             plain=Plain.of(true),
             true=true,
@@ -83,6 +87,13 @@ class Scene:
             apart=apart,
             shown=int(np.argsort(final, kind="stable")[len(final) // 2]),
         )
+
+
+def _reached(store: TrajectoryStore) -> np.ndarray:
+    """(2, O): the lowest and the highest value of each entry of observations."""
+    rows = [np.asarray(segment.columns["observations"]) for segment in store.segments]
+    lowest = np.min([each.min(axis=0) for each in rows], axis=0)
+    return np.stack([lowest, np.max([each.max(axis=0) for each in rows], axis=0)])
 
 
 def _chaos(physics: Physics, recorded: Recorded, *, std: np.ndarray, nudge: float) -> np.ndarray:
@@ -124,18 +135,21 @@ def rollouts(
     policies: Sequence[Policy | None] = (),
     chosen: bool,
     samples: int,
+    bounded: bool = False,
 ) -> dict[str, Any]:
     """Predictions of one method, a model a seed, from all windows: error, likelihood under recorded
     actions, plausibility where the whole state is predicted.
 
     `chosen`: the actions are the model's own, or those of the seed's policy; else as recorded.
+    `bounded`: no state may leave the range of the data, which bins never do.
     """
     recorded = scene.recorded
     drivers = list(policies) or [None] * len(models)
     found: dict[str, Any] = {}
     apart, density, points = [], [], []
     for number, (model, driver) in enumerate(zip(models, drivers, strict=True)):
-        world = model.world_model()
+        world: Any = model.world_model()
+        world = replace(world, within=scene.reached) if bounded else world
         point = _predict(world, scene, actions=_actions(world, scene, chosen, driver))
         size = point.observations.shape[-1]
         true, std = recorded.observations[..., :size], scene.std[:size]

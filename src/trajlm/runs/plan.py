@@ -221,7 +221,9 @@ def film(
 ) -> Path | None:
     """A video of plans acted to their ends; None, with a line in the log, where there is none."""
     if scene.body is None:
-        logger.warning("no video: %s is not a planar body", scene.environment.env_id)
+        logger.warning(
+            "no video: %s is not a body that is observed whole", scene.environment.env_id
+        )
         return None
     if progress is not None:
         progress("recording a video", 0.0)
@@ -357,7 +359,9 @@ def _state(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_bodies(scene: Scene, past: Past, futures: Futures, truth: Truth, path: Path) -> None:
     if scene.body is None:
-        logger.info("no picture of bodies: %s is no planar body", scene.environment.env_id)
+        logger.info(
+            "no picture of bodies: %s is no body that is observed whole", scene.environment.env_id
+        )
         return
     present = past.observations[-1][None]
     planned = [np.concatenate([present, rows]) for rows in futures.observations]

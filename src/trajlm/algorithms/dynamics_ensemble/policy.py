@@ -24,11 +24,13 @@ MEMBER_STREAM, NOISE_STREAM = 0x3E3B, 0x3E3C
 
 @dataclass(frozen=True)
 class EnsembleWorld:
-    """A `WorldModel` of single steps. Nothing that it predicts is clipped."""
+    """A `WorldModel` of single steps. Nothing that it predicts is clipped, unless it is to stay
+    `within` (2, O): the lowest and the highest value of each entry."""
 
     model: Model
     context: int = 1
     models_actions: bool = False
+    within: np.ndarray | None = None
 
     @torch.inference_mode()
     def predict(
@@ -63,7 +65,7 @@ class EnsembleWorld:
                 shown = _step(state, reward, keys, first=step == 0)
                 carry, action = policy.act(carry, shown)
             change = self._changes(state, action, step=step, seeds=seeds)
-            state = state + change[:, :size]
+            state = self._kept(state + change[:, :size])
             reward = change[:, size].cpu().numpy()
             observed.append(state.float().cpu().numpy())
             acted.append(np.asarray(action))
@@ -73,6 +75,13 @@ class EnsembleWorld:
             actions=np.stack(acted, axis=1),
             rewards=np.stack(earned, axis=1),
         )
+
+    def _kept(self, state: Tensor) -> Tensor:
+        """The state (N, O) where it may be."""
+        if self.within is None:
+            return state
+        low, high = torch.as_tensor(self.within, dtype=state.dtype, device=state.device)
+        return torch.minimum(torch.maximum(state, low), high)
 
     def _changes(
         self, state: Tensor, action: np.ndarray, *, step: int, seeds: np.ndarray | None

@@ -2,7 +2,7 @@
 
 Janner et al. 2021 (arXiv 2106.02039), section 4.1: a trained humanoid predicted 100 steps ahead, by
 the Trajectory Transformer, its Markovian form and the ensemble of Chua et al. 2018. Their data and
-settings were not published; ours are Hopper and Walker2d under the shipped behaviours.
+settings were not published; ours are Walker2d, Hopper and a humanoid under the shipped behaviours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from trajlm.reproduce import long_horizon_rollouts as measured
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.long_horizon_findings import (
+    BASELINE,
     CHOSEN,
     ENVIRONMENTS,
     HIDDEN,
+    IN_RANGE,
     PLANNER,
     RECORDED,
     TRUTH,
@@ -27,15 +29,19 @@ from trajlm.reproduce.long_horizon_findings import (
     judge,
     table_of,
 )
-from trajlm.reproduce.taking_part import algorithm_title, has_setting, predicts, updates_of
+from trajlm.reproduce.long_horizon_trainings import (
+    FREE,
+    HISTORY,
+    MARKOVIAN,
+    cells_of,
+    datasets,
+    settings_of,
+)
+from trajlm.reproduce.taking_part import algorithm_title, predicts
 from trajlm.runs.cells import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-POSITIONS = {"hopper": 5, "walker2d": 8}
-HISTORY, MARKOVIAN, FREE = "history", "markovian", "free"
-TRUTH_SEED = 7_000
 
 
 def refuses(recipe: str) -> str | None:
@@ -59,7 +65,7 @@ def run(context: Context) -> Findings:
                 *(ENVIRONMENTS[body],),
                 train=train,
                 truth=truth,
-                settings=context.settings,
+                settings=settings_of(context, body),
             )
         )
         own = {key[1:]: each for key, each in cells.items() if key[0] == body}
@@ -69,86 +75,56 @@ def run(context: Context) -> Findings:
     return findings(context, rows, shown)
 
 
-def datasets(context: Context, body: str) -> tuple[str, str]:
-    """What models learn from, and fresh episodes of the same behaviours."""
-    from trajlm.collect.collector import collect, dataset_id
-
-    tier, steps = context.settings["tier"], context.settings["steps"]
-    train = context.shipped(body, tier, steps=steps)
-    asked = context.settings["truth_steps"]
-    truth = context.dataset(
-        f"truth/{dataset_id(body, tier)}",
-        lambda root: collect(body, tier, steps=asked, seed=TRUTH_SEED, root=root / "truth"),
-    )
-    return train, truth
-
-
-def cells_of(context: Context, body: str, data: str) -> dict[tuple[str, str, str], list[Cell]]:
-    """The trainings by recipe, what is seen and whether history is: a cell a seed, unscored."""
-    settings = context.settings
-    hidden = ("--model.observation-size", str(POSITIONS[body]))
-    markovian = ("--model.transitions", "2")
-    wanted: dict[tuple[str, str, str], tuple[int, tuple[str, ...]]] = {}
-    for recipe in context.algorithms:
-        updates = updates_of(recipe, settings["updates"])
-        for seen, history in settings["variants"]:
-            flags = (hidden if seen == HIDDEN else ()) + (markovian if history == MARKOVIAN else ())
-            able = {flag: f"model.{flag[8:].replace('-', '_')}" for flag in flags[::2]}
-            if all(has_setting(recipe, name) for name in able.values()):
-                wanted[recipe, seen, history] = (updates[history], flags)
-    clone = settings["clone"]
-    wanted[clone["recipe"], WHOLE, FREE] = (clone["updates"], ())
-    return {
-        (recipe, seen, history): [
-            context.cell(
-                *(body, recipe, seen, history), recipe=recipe, data=data, seed=seed, steps=updates,
-                episodes=0, extra=flags,
-            )
-            for seed in context.seeds
-        ]
-        for (recipe, seen, history), (updates, flags) in wanted.items()
-    }  # fmt: skip
-
-
 def body_rows(
     context: Context, body: str, scene: Any, cells: Mapping[tuple[str, str, str], Sequence[Cell]]
 ) -> list[dict[str, Any]]:
     """A row for the truth and for each method, what it sees and whose actions it follows."""
-    settings = context.settings
+    settings = settings_of(context, body)
     rows = [
         {"body": body, "method": TRUTH, "seen": WHOLE, "actions": RECORDED}
         | context.part(f"{body}-truth", lambda: measured.truth(scene()))
     ]
-    clone = settings["clone"]["recipe"]
+    clones = cells[settings["clone"]["recipe"], WHOLE, FREE]
 
-    def compute(own: Sequence[Cell], chosen: bool) -> dict[str, Any]:
+    def compute(own: Sequence[Cell], chosen: bool, bounded: bool) -> dict[str, Any]:
         models = [measured.best_model(context.run_of(cell)) for cell in own]
-        clones = [measured.best_model(context.run_of(cell)) for cell in cells[clone, WHOLE, FREE]]
-        policies = [model.policy() for model in clones] if chosen else []
+        drivers = [measured.best_model(context.run_of(cell)) for cell in clones] if chosen else []
         return measured.rollouts(
-            scene(), models, policies=policies, chosen=chosen, samples=settings["samples"]
-        )
+            scene(), models, policies=[model.policy() for model in drivers], chosen=chosen,
+            samples=settings["samples"], bounded=bounded,
+        )  # fmt: skip
 
     for (recipe, seen, history), own in cells.items():
-        for actions in (RECORDED, CHOSEN):
-            if history == FREE or (seen == HIDDEN and actions == CHOSEN):
-                continue
-            key = "-".join([body, recipe.replace("/", "-"), seen, history, actions])
+        for actions, bounded in forms(recipe, seen, history):
+            form = f"{actions}-bounded" if bounded else actions
+            key = "-".join([body, recipe.replace("/", "-"), seen, history, form])
             rows.append(
                 {
                     "body": body,
-                    "method": method_title(recipe, history),
+                    "method": method_title(recipe, history, bounded=bounded),
                     "seen": seen,
                     "actions": actions,
                     "recipe": recipe,
-                    **context.part(key, partial(compute, own, actions == CHOSEN)),
+                    **context.part(key, partial(compute, own, actions == CHOSEN, bounded)),
                 }
             )
     return rows
 
 
-def method_title(recipe: str, history: str) -> str:
+def forms(recipe: str, seen: str, history: str) -> list[tuple[str, bool]]:
+    """Whose actions a model's rollouts follow, and whether they are kept in the data's range. An
+    ensemble is, beside what it predicts freely: bins are always."""
+    if history == FREE:
+        return []
+    actions = [RECORDED] if seen == HIDDEN else [RECORDED, CHOSEN]
+    bounds = [False, True] if recipe.split("/")[0] == BASELINE and seen == WHOLE else [False]
+    return [(each, bounded) for bounded in bounds for each in actions]
+
+
+def method_title(recipe: str, history: str, *, bounded: bool = False) -> str:
     title = algorithm_title(recipe)
+    if bounded:
+        return f"{title}, {IN_RANGE}"
     return f"{title}, Markovian" if history == MARKOVIAN else title
 
 
@@ -160,7 +136,9 @@ def shown_poses(
     chosen = {
         row["method"]: row.pop("shown")
         for row in rows
-        if row["seen"] == WHOLE and row["actions"] in (form, *_truths(row))
+        if row["seen"] == WHOLE
+        and row["actions"] in (form, *_truths(row))
+        and IN_RANGE not in row["method"]
     }
     for row in rows:
         row.pop("shown", None)
@@ -230,6 +208,9 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
                 if (row["seen"], row["actions"]) == (seen, actions)
             ]
             references = [(name, row[measure]) for name, row in truth if seen == WHOLE]
+            if not curves:
+                own.set_axis_off()
+                continue
             pictures.draw_curves(
                 own, measure, curves, methods=methods, references=references, title=title
             )
@@ -248,10 +229,24 @@ def film(results: Mapping[str, Any], path: Path) -> Path | None:
 
 VARIANTS = [[WHOLE, HISTORY], [WHOLE, MARKOVIAN], [HIDDEN, HISTORY], [HIDDEN, MARKOVIAN]]
 SMALL: dict[str, Any] = {
-    "bodies": ["walker2d", "hopper"],
+    "bodies": {
+        "walker2d": {},
+        "hopper": {},
+        "humanoid": {
+            "tier": "expert",
+            "transitions": 4,
+            "variants": VARIANTS[:2],
+            "updates": {
+                PLANNER: {HISTORY: 3_000, MARKOVIAN: 3_000},
+                "other": {HISTORY: 6_000, MARKOVIAN: 6_000},
+            },
+            "samples": 4,
+        },
+    },
     "tier": "medium-expert",
     "steps": 200_000,
     "truth_steps": 60_000,
+    "transitions": None,
     "known": 8,
     "horizon": 100,
     "starts": 128,
@@ -260,7 +255,7 @@ SMALL: dict[str, Any] = {
     "shown": CHOSEN,
     "variants": VARIANTS,
     "updates": {
-        PLANNER: {HISTORY: 6_000, MARKOVIAN: 6_000},
+        PLANNER: {HISTORY: 4_500, MARKOVIAN: 6_000},
         "other": {HISTORY: 6_000, MARKOVIAN: 6_000},
     },
     "clone": {"recipe": "behavior_cloning/small", "updates": 4_000},
@@ -280,8 +275,8 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=75,
-            size="2 bodies, 200,000 steps, 6,000 updates, 128 starts",
+            minutes=80,
+            size="3 bodies, 200,000 steps, 3,000 to 6,000 updates, 128 starts",
             seeds=1,
             settings=SMALL,
         ),
@@ -290,6 +285,11 @@ EXPERIMENT = Experiment(
             size="3 seeds, a million steps, 80,000 updates, 512 starts",
             settings={
                 **SMALL,
+                "bodies": {
+                    "walker2d": {},
+                    "hopper": {},
+                    "humanoid": {"tier": "expert", "variants": VARIANTS[:2]},
+                },
                 "steps": 1_000_000,
                 "truth_steps": 250_000,
                 "starts": 512,
@@ -306,7 +306,7 @@ EXPERIMENT = Experiment(
             seeds=1,
             settings={
                 **SMALL,
-                "bodies": ["hopper"],
+                "bodies": {"hopper": {}},
                 "steps": 400,
                 "truth_steps": 100,
                 "known": 3,
@@ -328,5 +328,5 @@ EXPERIMENT = Experiment(
         "For each body a strip of its predicted poses under the true ones, and curves over the "
         "horizon: error, log-likelihood, error with velocities hidden, and plausible bodies."
     ),
-    figure_size=(13.0, 16.0),
+    figure_size=(18.0, 17.0),
 )
