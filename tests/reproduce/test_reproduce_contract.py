@@ -241,8 +241,9 @@ def test_committed_results_are_those_of_the_experiment_as_it_is(experiment: Expe
     for kind in ("png", "svg"):
         assert (folder / f"picture.{kind}").stat().st_size > 0
     assert (folder / "picture.png").stat().st_size < 500_000
-    if experiment.film is not None:
-        assert (folder / "film.gif").stat().st_size < 3_000_000
+    for name in experiment.further:
+        largest = 3_000_000 if name.endswith(".gif") else 500_000
+        assert (folder / name).stat().st_size < largest
 
 
 def test_a_gallery_of_other_results_is_refused(tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ def test_an_experiment_runs_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert results["made_by"][0]["machine"]
     assert all(len(each) == 64 for each in results["data"].values())
     assert 1_000 < (run / "picture.png").stat().st_size < 500_000
-    if experiment.film is not None:
-        assert 0 < (run / "film.gif").stat().st_size < 3_000_000
+    for name in experiment.further:
+        assert 0 < (run / name).stat().st_size < (3_000_000 if name.endswith(".gif") else 500_000)
     drawing = (run / "picture.svg").read_bytes()
     assert ElementTree.fromstring(drawing).tag.endswith("svg")
 

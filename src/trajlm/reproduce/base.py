@@ -85,8 +85,8 @@ class Experiment:
     `refuses(recipe)`: why an algorithm cannot take part, None where it can; what can only be known
     with the data in hand (its spaces) is the library's to check. `run` measures; `draw(results,
     figure)` fills an empty figure of `figure_size` inches from the mapping of results.json;
-    `film(results, path)`, where there is something that moves, writes a film from it beside the
-    picture, or None where this machine cannot.
+    `further`, by file name, are `write(results, path)` of other pictures and films beside it, which
+    return None where this machine cannot draw them.
     """
 
     name: str
@@ -101,7 +101,9 @@ class Experiment:
     draw: Callable[[Mapping[str, Any], Figure], None]
     alt: str
     refuses: Callable[[str], str | None] = lambda recipe: None
-    film: Callable[[Mapping[str, Any], Path], Path | None] | None = None
+    further: Mapping[str, Callable[[Mapping[str, Any], Path], Path | None]] = field(
+        default_factory=dict
+    )
     figure_size: tuple[float, float] = (10.0, 6.0)
     version: int = 1
 

@@ -11,7 +11,7 @@ from trajlm.core.files import replace_file
 from trajlm.core.formats import REPRODUCTION_FORMAT
 from trajlm.reproduce import catalogue
 from trajlm.reproduce.base import Experiment
-from trajlm.reproduce.picture import FILM, PICTURE
+from trajlm.reproduce.picture import PICTURE
 from trajlm.runs.folder import read_json
 
 PAGE = Path("docs") / "gallery.md"
@@ -71,8 +71,8 @@ def section(experiment: Experiment, results: Mapping[str, Any] | None) -> str:
     place = f"../{RESULTS}/{experiment.name}"
     lines += [f"**Found**: {HELD[results['held']]} {results['verdict']}", ""]
     lines += [f"![{experiment.alt}]({place}/{PICTURE}.png)", ""]
-    if experiment.film is not None:
-        lines += [f"![The same as a film]({place}/{FILM})", ""]
+    for name in experiment.further:
+        lines += [f"![{experiment.title}: {Path(name).stem}]({place}/{name})", ""]
     for table in results["tables"]:
         lines += [
             f"{table['title']}",

@@ -22,8 +22,10 @@ PANELS = 7
 APART, ROW = 1.9, 1.95
 """Metres between two bodies, and between two rows."""
 TALLEST = 3.0
-PANEL, STRIDE = (200, 120), 2
-"""Of the film: a picture's width and height, and the steps from one to the next."""
+PANEL, GAP = (180, 140), 6
+"""Of a rendered body: its picture's width and height, and the line between two bodies."""
+STRIDE, FILM_RATE = 2, 12.0
+"""Of the film: steps from one picture to the next, and pictures a second."""
 LABELS = {
     "error": "deviations",
     "log_likelihood": "nats a dimension",
@@ -132,37 +134,67 @@ def _draw(
     axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def write_film(
-    bodies: Mapping[str, Mapping[str, Any]], path: Path, *, rows: Sequence[tuple[str, str]]
-) -> Path | None:
-    """A film at `path` of the shown windows, a body a column and a method a row.
+Shown = Mapping[str, Mapping[str, Any]]
+"""By environment, the shown window's observations (H + 1, O) by method."""
+Rows = Sequence[tuple[str, str]]
+"""Methods with their titles, from above."""
 
-    `bodies`: by environment, observations (H + 1, O) by method; `rows`: (method, title). The view
-    follows each body. None where nothing can be drawn.
-    """
-    from trajlm.evaluation.drawing import write_texts
-    from trajlm.evaluation.physics import LARGEST, Physics
+
+def write_film(bodies: Shown, path: Path, *, rows: Rows) -> Path | None:
+    """A film at `path`, a body a column and a method a row; None where nothing can be drawn."""
     from trajlm.evaluation.video import write_film as write
 
-    columns, seconds = [], 0.0
+    columns = []
     for env_id, shown in bodies.items():
-        physics = Physics(env_id)
-        physics.close()
-        renderer = physics.body.renderer(PANEL)
-        if renderer is None:
+        found = _rendered(env_id, shown, rows, STRIDE)
+        if found is None:
             return None
-        seconds = physics.body.step_seconds
-        pictures = []
-        for method, title in rows:
-            observed = np.clip(np.asarray(shown[method], np.float64), -LARGEST, LARGEST)
-            bodies_shown = list(enumerate(physics.body.poses(observed, x=0.0)))[::STRIDE]
-            pictures.append(
-                [
-                    write_texts(renderer.picture(pose), title, "", f"+{step}")
-                    for step, pose in bodies_shown
-                ]
-            )
-        renderer.close()
-        columns.append([np.concatenate(each) for each in zip(*pictures, strict=True)])
+        columns.append([np.concatenate(each) for each in zip(*found, strict=True)])
     frames = (np.concatenate(each, axis=1) for each in zip(*columns, strict=True))
-    return write(frames, path, frames_per_second=min(15.0, 1 / (STRIDE * seconds)))
+    return write(frames, path, frames_per_second=FILM_RATE)
+
+
+def write_strip(bodies: Shown, path: Path, *, rows: Rows) -> Path | None:
+    """A PNG at `path`: of each body `PANELS` moments from left to right, a method a row; None where
+    nothing can be drawn."""
+    from PIL import Image
+
+    lines = []
+    for env_id, shown in bodies.items():
+        found = _rendered(env_id, shown, rows, None)
+        if found is None:
+            return None
+        lines += [np.concatenate(row, axis=1) for row in found]
+        lines.append(np.full((GAP, lines[-1].shape[1], 3), 255, np.uint8))
+    picture = Image.fromarray(np.concatenate(lines[:-1]))
+    picture.quantize(128).save(path, optimize=True)
+    return path
+
+
+def _rendered(
+    env_id: str, shown: Mapping[str, Any], rows: Rows, stride: int | None
+) -> list[list[np.ndarray]] | None:
+    """For each row its pictures (H, W, 3), `stride` steps apart, or at `moments`; the view follows
+    each body. None where it cannot be drawn."""
+    from trajlm.evaluation.drawing import write_texts
+    from trajlm.evaluation.physics import LARGEST, Physics
+
+    physics = Physics(env_id)
+    physics.close()
+    renderer = physics.body.renderer(PANEL)
+    if renderer is None:
+        return None
+    found = []
+    for method, title in rows:
+        observed = np.clip(np.asarray(shown[method], np.float64), -LARGEST, LARGEST)
+        poses = physics.body.poses(observed, x=0.0)
+        steps = moments(len(poses)) if stride is None else range(0, len(poses), stride)
+        named = [title if stride or not step else "" for step in steps]
+        found.append(
+            [
+                write_texts(renderer.picture(poses[step]), name, "", f"+{step}")
+                for step, name in zip(steps, named, strict=True)
+            ]
+        )
+    renderer.close()
+    return found

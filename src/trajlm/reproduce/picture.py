@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PICTURE, FILM = "picture", "film.gif"
+PICTURE = "picture"
 INK, MUTED, GRID, DATA = "#1b1e23", "#596270", "#e4e5e8", "#b9bec7"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#806600", "#4a4f57", "#56b4e9")
 """Okabe and Ito's colours, darkened where white would swallow them; tell series apart by marker too."""

@@ -15,7 +15,7 @@ from trajlm.core.formats import REPRODUCTION_FORMAT
 from trajlm.reproduce import catalogue, taking_part
 from trajlm.reproduce.base import Experiment, Findings
 from trajlm.reproduce.context import Context
-from trajlm.reproduce.picture import FILM, draw
+from trajlm.reproduce.picture import draw
 from trajlm.runs.cells import Progress
 from trajlm.runs.facts import installation
 from trajlm.runs.folder import make_folder, read_json, write_json
@@ -83,8 +83,8 @@ def reproduce(
         write_json(folder / RESULTS_FILE, results)
         results = read_json(folder / RESULTS_FILE)
         draw(experiment, results, folder)
-        if experiment.film is not None:
-            experiment.film(results, folder / FILM)
+        for name, write in experiment.further.items():
+            write(results, folder / name)
     return results, folder
 
 

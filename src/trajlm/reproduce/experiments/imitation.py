@@ -243,13 +243,14 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=80,
-            size="3 bodies, 3 seeds, 3,000 updates, 10 episodes of search",
+            minutes=50,
+            size="3 bodies, 2 seeds, 3,000 updates, 10 episodes of search",
+            seeds=2,
             settings={
                 "bodies": {"hopper": 100_000, "walker2d": 100_000, "halfcheetah": 100_000},
                 "updates": {PLANNER: 3_000, "other": 5_000},
-                "episodes": {GREEDY: 16, SAMPLING: 16, SEARCH: 10},
-                "searches": {SEARCH: {"search": "likelihood", "beam_width": 8, "horizon": 3}},
+                "episodes": {GREEDY: 10, SAMPLING: 10, SEARCH: 10},
+                "searches": {SEARCH: {"search": "likelihood", "beam_width": 8, "horizon": 2}},
                 "timed_seconds": 5.0,
             },
         ),

@@ -219,12 +219,24 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
 
 
 def film(results: Mapping[str, Any], path: Path) -> Path | None:
-    """The shown windows as a film, methods under each other."""
+    """The shown windows as a film."""
+    bodies, rows = shown_bodies(results)
+    return pictures.write_film(bodies, path, rows=rows)
+
+
+def strip(results: Mapping[str, Any], path: Path) -> Path | None:
+    """Moments of the shown windows."""
+    bodies, rows = shown_bodies(results)
+    return pictures.write_strip(bodies, path, rows=rows)
+
+
+def shown_bodies(results: Mapping[str, Any]) -> tuple[pictures.Shown, pictures.Rows]:
+    """Observations by environment and method, and the methods with short titles."""
     shown = results["picture"]["shown"]
     methods = list(next(iter(shown.values()))["observations"])
     short = [name.replace("Trajectory Transformer", "TT") for name in methods]
     bodies = {ENVIRONMENTS[body]: each["observations"] for body, each in shown.items()}
-    return pictures.write_film(bodies, path, rows=list(zip(methods, short, strict=True)))
+    return bodies, list(zip(methods, short, strict=True))
 
 
 VARIANTS = [[WHOLE, HISTORY], [WHOLE, MARKOVIAN], [HIDDEN, HISTORY], [HIDDEN, MARKOVIAN]]
@@ -237,7 +249,7 @@ SMALL: dict[str, Any] = {
             "transitions": 4,
             "variants": VARIANTS[:2],
             "updates": {
-                PLANNER: {HISTORY: 3_000, MARKOVIAN: 3_000},
+                PLANNER: {HISTORY: 2_500, MARKOVIAN: 3_000},
                 "other": {HISTORY: 6_000, MARKOVIAN: 6_000},
             },
             "samples": 4,
@@ -276,7 +288,7 @@ EXPERIMENT = Experiment(
     scales={
         "small": Scale(
             minutes=80,
-            size="3 bodies, 200,000 steps, 3,000 to 6,000 updates, 128 starts",
+            size="3 bodies, 200,000 steps, 2,500 to 6,000 updates, 128 starts",
             seeds=1,
             settings=SMALL,
         ),
@@ -323,7 +335,7 @@ EXPERIMENT = Experiment(
     refuses=refuses,
     run=run,
     draw=draw,
-    film=film,
+    further={"strip.png": strip, "film.gif": film},
     alt=(
         "For each body a strip of its predicted poses under the true ones, and curves over the "
         "horizon: error, log-likelihood, error with velocities hidden, and plausible bodies."
