@@ -90,6 +90,10 @@ def test_a_humanoid_is_replayed_and_measured_whatever_its_orientations_length() 
     environment.close()
     physics = Physics(HUMANOID)
     np.testing.assert_allclose(physics.replay(episode[0], actions), episode[1:], atol=1e-9)
+    coarse = physics.replay(episode[0], actions, rounded=lambda seen: seen.round(1))
+    assert np.array_equal(coarse, coarse.round(1)) and np.abs(coarse - episode[1:]).mean() > 1e-3
+    again = physics.replay(coarse[3], actions[4:], rounded=lambda seen: seen.round(1))
+    np.testing.assert_array_equal(again, coarse[4:])
     longer = episode.copy()
     longer[:, 1:5] *= 3.0
     measured, same = physics.measure(episode), physics.measure(longer)

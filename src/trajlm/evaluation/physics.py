@@ -5,6 +5,7 @@ Legend: M states, H horizon, O observation entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +18,8 @@ from trajlm.evaluation.bodies import Body
 PLAIN = (0.001, 0.999)
 """The shares of true states below and above which a body's energy and joints are called odd."""
 LARGEST = 1e3
+Rounding = Callable[[np.ndarray], np.ndarray]
+"""An observation (O,) to one near to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +71,23 @@ class Physics:
     def close(self) -> None:
         self._environment.close()
 
-    def replay(self, present: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    def replay(
+        self, present: np.ndarray, actions: np.ndarray, *, rounded: Rounding | None = None
+    ) -> np.ndarray:
         """Observations (H, O) of the true dynamics from the observation (O,) under actions (H, A),
-        whatever the environment calls an end."""
-        positions, velocities = self.body.state(present.astype(np.float64))
-        self._inner.set_state(positions, velocities)
-        return np.stack([self._inner.step(action)[0] for action in actions])
+        whatever the environment calls an end; each state goes on as it is `rounded`."""
+        seen, found = present.astype(np.float64), []
+        self._put(seen if rounded is None else rounded(seen))
+        for action in actions:
+            seen = self._inner.step(action)[0]
+            if rounded is not None:
+                seen = rounded(seen)
+                self._put(seen)
+            found.append(seen)
+        return np.stack(found)
+
+    def _put(self, observation: np.ndarray) -> None:
+        self._inner.set_state(*self.body.state(observation))
 
     def measure(self, observations: np.ndarray) -> Measured:
         """Of observations (M, O); one that is no number, or beyond all bodies, is odd in all."""

@@ -19,7 +19,7 @@ ENVIRONMENTS = {
 }
 TRUTH, WHOLE, HIDDEN, RECORDED, CHOSEN = "truth", "whole", "hidden", "recorded", "chosen"
 PLANNER, BASELINE = "trajectory_transformer", "dynamics_ensemble"
-IN_RANGE = "in range"
+IN_RANGE, IN_BINS = "in range", "true dynamics in bins"
 Row = Mapping[str, Any]
 
 
@@ -54,7 +54,8 @@ def table_of(rows: Sequence[Row], *, body: str, horizon: int) -> Table:
             "likelihood that of the data's own deviations; hidden: positions alone are seen and "
             "predicted; chosen: the actions are the model's own, the ensemble's by behaviour cloning; "
             "plausible: healthy, joints within limits, energy as recorded, over the later half; "
-            "in range: no entry may leave the range of the data, which bins never do; "
+            "in range: no entry may leave the range of the data, which bins never do; in bins: the true "
+            "dynamics whose every state is rounded to the tokens' bins; "
             "height and speed: Wasserstein distance from the true bodies' there"
         ),
     )  # fmt: skip
@@ -90,6 +91,8 @@ def judge(context: Context, rows: Sequence[Row]) -> tuple[Held, str]:
             words.append(f"plausible with {actions} actions {shares}")
         bounded = whole.get((body, f"{baseline}, {IN_RANGE}", RECORDED))
         if bounded is not None:
+            binned = whole[body, IN_BINS, RECORDED]["error"]["value"][-1]
+            words.append(f"the true dynamics rounded to bins at each step {binned:.2f}")
             words.append(
                 f"the {baseline} kept in the data's range {bounded['error']['value'][-1]:.2f} and "
                 f"{100 * bounded['plausible_later']['share']:.0f}%"

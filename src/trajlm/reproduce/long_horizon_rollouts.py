@@ -176,6 +176,29 @@ def rollouts(
     return found
 
 
+def in_bins(scene: Scene, model: Any) -> dict[str, Any]:
+    """The true dynamics under the recorded actions, each state rounded to the bins of `model`: what a
+    perfect model of such tokens that sees one state can do."""
+    import torch
+
+    bins, recorded = model.discretizer, scene.recorded
+
+    def rounded(observation: np.ndarray) -> np.ndarray:
+        tokens = bins.encode(torch.from_numpy(observation)[None])
+        return np.asarray(bins.decode(tokens)[0].double().numpy())
+
+    with torch.inference_mode():
+        followed = np.stack(
+            [
+                scene.physics.replay(present, acted, rounded=rounded)
+                for present, acted in zip(recorded.present, recorded.actions, strict=True)
+            ]
+        )
+    measured = scene.physics.measure(followed.reshape(-1, followed.shape[-1]))
+    apart = errors(followed, recorded.observations, std=scene.std)
+    return {"error": curve(apart), **_worth(scene, measured, seeds=1)}
+
+
 def _actions(
     world: WorldModel, scene: Scene, chosen: bool, driver: Policy | None
 ) -> np.ndarray | Policy | None:

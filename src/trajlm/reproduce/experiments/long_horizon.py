@@ -21,6 +21,7 @@ from trajlm.reproduce.long_horizon_findings import (
     CHOSEN,
     ENVIRONMENTS,
     HIDDEN,
+    IN_BINS,
     IN_RANGE,
     PLANNER,
     RECORDED,
@@ -94,6 +95,9 @@ def body_rows(
             samples=settings["samples"], bounded=bounded,
         )  # fmt: skip
 
+    def binned(cell: Cell) -> dict[str, Any]:
+        return measured.in_bins(scene(), measured.best_model(context.run_of(cell)))
+
     for (recipe, seen, history), own in cells.items():
         for actions, bounded in forms(recipe, seen, history):
             form = f"{actions}-bounded" if bounded else actions
@@ -107,6 +111,11 @@ def body_rows(
                     "recipe": recipe,
                     **context.part(key, partial(compute, own, actions == CHOSEN, bounded)),
                 }
+            )
+        if (recipe.split("/")[0], seen, history) == (PLANNER, WHOLE, HISTORY):
+            rows.append(
+                {"body": body, "method": IN_BINS, "seen": WHOLE, "actions": RECORDED}
+                | context.part(f"{body}-bins", partial(binned, own[0]))
             )
     return rows
 
@@ -139,6 +148,7 @@ def shown_poses(
         if row["seen"] == WHOLE
         and row["actions"] in (form, *_truths(row))
         and IN_RANGE not in row["method"]
+        and row["method"] != IN_BINS
     }
     for row in rows:
         row.pop("shown", None)
@@ -205,7 +215,7 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
             curves = [
                 (row["method"], row[measure])
                 for row in rows[1:]
-                if (row["seen"], row["actions"]) == (seen, actions)
+                if (row["seen"], row["actions"]) == (seen, actions) and measure in row
             ]
             references = [(name, row[measure]) for name, row in truth if seen == WHOLE]
             if not curves:
