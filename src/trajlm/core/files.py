@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trajlm.core.errors import StorageError
+
+NUMBERS = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s+\]")
+"""A list of numbers as `json.dumps` indents it: no string has a line's end in it."""
 
 
 @contextmanager
@@ -59,4 +63,6 @@ def remove(path: Path) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    """Indented, with lists of numbers on one line. Raises `ValueError` for numbers JSON has not."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    return (NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n").encode()

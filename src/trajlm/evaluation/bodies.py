@@ -23,11 +23,8 @@ from trajlm.envs.vector import VectorEnvironment
 from trajlm.evaluation.drawing import write_texts
 from trajlm.evaluation.rendering import (
     Renderer,
-    capsule,
     is_free,
     is_planar,
-    limb_colors,
-    limbs,
 )
 from trajlm.evaluation.video import PIP_LINE, renderer_of
 
@@ -109,28 +106,6 @@ class Body:
             self.pose(*self.state(row, x=float(place)))
             for place, row in zip(places, observations, strict=True)
         ]
-
-    def outline(self, data: Any) -> list[tuple[float, ...]]:
-        """Of each limb, the hindmost first: the ends of its axis x, z, x, z and its radius, in metres."""
-        ends = [capsule(self.model, data, geom) for geom in self._hindmost_first]
-        return [
-            (float(a[0]), float(a[2]), float(b[0]), float(b[2]), radius) for a, b, radius in ends
-        ]
-
-    @property
-    def colors(self) -> list[tuple[float, ...]]:
-        """Of each limb of an outline, red, green and blue in 0..1."""
-        by_geom = limb_colors(self.model)
-        return [tuple(by_geom[geom].tolist()) for geom in self._hindmost_first]
-
-    @property
-    def _hindmost_first(self) -> list[int]:
-        """Limbs as one who looks along y sees them of the body at rest; a walker's left leg, the
-        later geoms, behind its right one."""
-        rest = self.pose(self.model.qpos0, np.zeros(self.model.nv))
-        return sorted(
-            limbs(self.model), key=lambda geom: (-rest.geom_xpos[geom][1].round(3), -geom)
-        )
 
     def _travelled(self, speeds: np.ndarray) -> np.ndarray:
         """(K,) metres since the first moment, at the mean speed of the two ends of each step."""

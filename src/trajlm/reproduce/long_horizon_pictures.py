@@ -1,6 +1,6 @@
 """How long-horizon is drawn: bodies from left to right, a row each, and curves over the horizon.
 
-Everything comes from results.json; bodies are outlines of limbs, already in metres.
+Everything comes from results.json.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trajlm.core.files import replace_file
 from trajlm.reproduce import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trajlm.evaluation.physics import Physics
 
 PANELS = 7
-APART, ROW = 1.9, 1.95
-"""Metres between two bodies, and between two rows."""
-TALLEST = 3.0
 PANEL, GAP = (180, 140), 6
 """Of a rendered body: its picture's width and height, and the line between two bodies."""
+MOMENTS = 33
+"""Steps at which a curve is drawn."""
 STRIDE, FILM_RATE = 2, 12.0
 """Of the film: steps from one picture to the next, and pictures a second."""
 LABELS = {
@@ -33,67 +32,9 @@ LABELS = {
 }
 
 
-def poses(physics: Physics, observations: Sequence[Sequence[float]]) -> list[Any]:
-    """For each of `PANELS` moments of (H + 1, O) the limbs' outlines, x counted from the body; None
-    where there is no body to draw."""
-    body = physics.body
-    found: list[Any] = []
-    for moment in moments(len(observations)):
-        row = np.asarray(observations[moment])
-        if not np.isfinite(row).all() or np.abs(row[: body.seen]).max() > TALLEST * 2:
-            found.append(None)
-            continue
-        limbs = body.outline(body.pose(*body.state(row)))
-        found.append([[round(value, 3) for value in limb] for limb in limbs])
-    return found
-
-
 def moments(count: int) -> list[int]:
     """Steps from the first to the last, evenly."""
     return [round(step) for step in np.linspace(0, count - 1, min(PANELS, count))]
-
-
-def draw_strip(
-    axes: Axes, rows: Sequence[tuple[str, Sequence[Any]]], *, colors: Sequence[Any], title: str,
-    steps: Sequence[int],
-) -> None:  # fmt: skip
-    """Rows of (name, poses) under each other, the steps above them."""
-    from matplotlib.patches import Polygon
-
-    for number, (name, row) in enumerate(rows):
-        ground = -ROW * number
-        axes.axhline(ground, color=picture.GRID, linewidth=1)
-        axes.text(-0.95, ground + 0.75, name, ha="right", va="center", fontsize=8)
-        for column, limbs in enumerate(row):
-            if limbs is None:
-                axes.text(APART * column, ground + 0.6, "no body", ha="center", fontsize=7)
-                continue
-            for limb, color in zip(limbs, colors, strict=True):
-                outline = capsule_outline(*limb) + np.array([APART * column, ground])
-                axes.add_patch(Polygon(outline, facecolor=color, edgecolor="none"))
-    for column, step in enumerate(steps):
-        axes.text(APART * column, ROW - 0.2, f"+{step}", ha="center", va="bottom", fontsize=8)
-    axes.set(
-        xlim=(-APART * 0.5, APART * (PANELS - 0.5)), ylim=(-ROW * (len(rows) - 1) - 0.15, ROW + 0.1)
-    )
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    axes.set_title(title)
-
-
-def capsule_outline(
-    x: float, z: float, other_x: float, other_z: float, radius: float
-) -> np.ndarray:
-    """Corners (K, 2) of a limb seen from the side."""
-    angle = np.arctan2(other_z - z, other_x - x)
-    half = np.linspace(-np.pi / 2, np.pi / 2, 9)
-    ends = [(other_x, other_z, half), (x, z, half + np.pi)]
-    return np.concatenate(
-        [
-            np.stack([a + radius * np.cos(angle + turn), b + radius * np.sin(angle + turn)], axis=1)
-            for a, b, turn in ends
-        ]
-    )
 
 
 def draw_curves(
@@ -110,10 +51,10 @@ def draw_curves(
     factor = 100.0 if measure == "plausible" else 1.0
     for name, curve in curves:
         color = picture.SERIES[methods.index(name) % len(picture.SERIES)]
-        _draw(axes, curve, factor, name, color=color, line="-")
-    for number, (name, curve) in enumerate(references):
+        _draw(axes, curve, factor, color=color, line="-")
+    for number, (_, curve) in enumerate(references):
         line = picture.DASHES[1 + number % 3]
-        _draw(axes, curve, factor, name, color=picture.MUTED, line=line)
+        _draw(axes, curve, factor, color=picture.MUTED, line=line)
     if measure == "plausible":
         axes.set_ylim(-3, 103)
     if measure == "error":
@@ -124,13 +65,22 @@ def draw_curves(
     axes.set(title=title, ylabel=LABELS[measure])
 
 
+def marks(methods: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """What a legend shows: the methods' lines, and that of the references."""
+    colors = [(picture.SERIES[n % len(picture.SERIES)], "-") for n in range(len(methods))]
+    return picture.lines(*colors, (picture.MUTED, picture.DASHES[1])), [*methods, "the truth"]
+
+
 def _draw(
-    axes: Axes, curve: Mapping[str, Sequence[float]], factor: float, name: str, *, color: str,
-    line: Any,
-) -> None:  # fmt: skip
-    steps = np.arange(1, len(curve["value"]) + 1)
-    axes.plot(steps, factor * np.asarray(curve["value"]), linestyle=line, color=color, label=name)
-    low, high = (factor * np.asarray(curve[end]) for end in ("low", "high"))
+    axes: Axes, curve: Mapping[str, Sequence[float]], factor: float, *, color: str, line: Any
+) -> None:
+    """At about `MOMENTS` steps."""
+    apart = max(1, len(curve["value"]) // MOMENTS)
+    steps = np.arange(len(curve["value"]), 0, -apart)[::-1]
+    value, low, high = (
+        factor * np.asarray(curve[end])[steps - 1] for end in ("value", "low", "high")
+    )
+    axes.plot(steps, value, linestyle=line, color=color)
     axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
@@ -157,7 +107,7 @@ def write_film(bodies: Shown, path: Path, *, rows: Rows) -> Path | None:
 def write_strip(bodies: Shown, path: Path, *, rows: Rows) -> Path | None:
     """A PNG at `path`: of each body `PANELS` moments from left to right, a method a row; None where
     nothing can be drawn."""
-    from PIL import Image
+    from trajlm.evaluation.drawing import png_in_few_colors
 
     lines = []
     for env_id, shown in bodies.items():
@@ -166,8 +116,7 @@ def write_strip(bodies: Shown, path: Path, *, rows: Rows) -> Path | None:
             return None
         lines += [np.concatenate(row, axis=1) for row in found]
         lines.append(np.full((GAP, lines[-1].shape[1], 3), 255, np.uint8))
-    picture = Image.fromarray(np.concatenate(lines[:-1]))
-    picture.quantize(128).save(path, optimize=True)
+    replace_file(path, png_in_few_colors(np.concatenate(lines[:-1])))
     return path
 
 

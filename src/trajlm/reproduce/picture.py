@@ -51,6 +51,8 @@ def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> li
     import matplotlib
     from matplotlib.figure import Figure
 
+    from trajlm.evaluation.drawing import in_few_colors
+
     written = []
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=experiment.figure_size, layout="constrained")
@@ -63,7 +65,8 @@ def draw(experiment: Experiment, results: Mapping[str, Any], folder: Path) -> li
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
             path = folder / f"{PICTURE}.{kind}"
-            replace_file(path, buffer.getvalue())
+            drawn = buffer.getvalue()
+            replace_file(path, in_few_colors(drawn) if kind == "png" else drawn)
             written.append(path)
     return written
 

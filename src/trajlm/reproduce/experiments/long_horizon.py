@@ -72,7 +72,7 @@ def run(context: Context) -> Findings:
         own = {key[1:]: each for key, each in cells.items() if key[0] == body}
         found = body_rows(context, body, scene, own)
         rows += found
-        shown[body] = shown_poses(context, body, scene, found)
+        shown[body] = shown_windows(found, context.settings["shown"])
     return findings(context, rows, shown)
 
 
@@ -137,32 +137,17 @@ def method_title(recipe: str, history: str, *, bounded: bool = False) -> str:
     return f"{title}, Markovian" if history == MARKOVIAN else title
 
 
-def shown_poses(
-    context: Context, body: str, scene: Any, rows: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """The outlines of the strip, and the observations of the film."""
-    form = context.settings["shown"]
-    chosen = {
-        row["method"]: row.pop("shown")
-        for row in rows
-        if row["seen"] == WHOLE
-        and row["actions"] in (form, *_truths(row))
-        and IN_RANGE not in row["method"]
-        and row["method"] != IN_BINS
-    }
+def shown_windows(rows: Sequence[dict[str, Any]], form: str) -> dict[str, Any]:
+    """The observations of strip and film by method, of the truth and of rollouts whose actions are
+    of this `form`; taken out of the rows."""
+    found = {}
     for row in rows:
-        row.pop("shown", None)
-
-    def compute() -> dict[str, Any]:
-        physics = scene().physics
-        strips = {name: pictures.poses(physics, each) for name, each in chosen.items()}
-        return {"poses": strips, "colors": [list(color) for color in physics.body.colors]}
-
-    return {**context.part(f"{body}-strip", compute), "observations": chosen}
-
-
-def _truths(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (RECORDED,) if row["method"] == TRUTH else ()
+        observations = row.pop("shown", None)
+        wanted = RECORDED if row["method"] == TRUTH else form
+        bounded = IN_RANGE in row["method"]
+        if observations is not None and row["actions"] == wanted and not bounded:
+            found[row["method"]] = observations
+    return found
 
 
 def findings(
@@ -192,40 +177,30 @@ PANELS = (
 
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
-    """A column a body: its strip, and `PANELS` over the horizon."""
+    """A column a body: `PANELS` over the horizon."""
     bodies = list(results["picture"]["shown"])
-    settings = results["protocol"]["settings"]
-    axes = figure.subplots(
-        len(PANELS) + 1, len(bodies), squeeze=False, height_ratios=(2.6, *(1,) * len(PANELS))
-    )
+    axes = figure.subplots(len(PANELS), len(bodies), squeeze=False, sharex=True)
     known = [row["method"] for row in results["rows"] if row["method"] != TRUTH]
     methods = list(dict.fromkeys(known))
     for column, body in enumerate(bodies):
-        shown = results["picture"]["shown"][body]
-        pictures.draw_strip(
-            axes[0, column],
-            [(name.replace(", ", ",\n"), row) for name, row in shown["poses"].items()],
-            colors=shown["colors"],
-            title=f"{ENVIRONMENTS[body]}, actions {settings['shown']}",
-            steps=pictures.moments(settings["horizon"] + 1),
-        )
         rows = [row for row in results["rows"] if row["body"] == body]
-        truth = [(TRUTH, rows[0])]
-        for own, (measure, seen, actions, title) in zip(axes[1:, column], PANELS, strict=True):
+        for own, (measure, seen, actions, title) in zip(axes[:, column], PANELS, strict=True):
             curves = [
                 (row["method"], row[measure])
                 for row in rows[1:]
                 if (row["seen"], row["actions"]) == (seen, actions) and measure in row
             ]
-            references = [(name, row[measure]) for name, row in truth if seen == WHOLE]
             if not curves:
                 own.set_axis_off()
                 continue
+            references = [(TRUTH, rows[0][measure])] if seen == WHOLE else []
             pictures.draw_curves(
                 own, measure, curves, methods=methods, references=references, title=title
             )
-        axes[1, column].legend(fontsize=7)
+        axes[0, column].set_title(f"{ENVIRONMENTS[body]}\n{PANELS[0][3]}")
         axes[-1, column].set_xlabel("steps ahead")
+    marks = pictures.marks(methods)
+    figure.legend(*marks, loc="outside lower center", ncols=len(methods) + 1, fontsize=9)
 
 
 def film(results: Mapping[str, Any], path: Path) -> Path | None:
@@ -243,9 +218,9 @@ def strip(results: Mapping[str, Any], path: Path) -> Path | None:
 def shown_bodies(results: Mapping[str, Any]) -> tuple[pictures.Shown, pictures.Rows]:
     """Observations by environment and method, and the methods with short titles."""
     shown = results["picture"]["shown"]
-    methods = list(next(iter(shown.values()))["observations"])
+    methods = list(next(iter(shown.values())))
     short = [name.replace("Trajectory Transformer", "TT") for name in methods]
-    bodies = {ENVIRONMENTS[body]: each["observations"] for body, each in shown.items()}
+    bodies = {ENVIRONMENTS[body]: each for body, each in shown.items()}
     return bodies, list(zip(methods, short, strict=True))
 
 
@@ -271,10 +246,10 @@ SMALL: dict[str, Any] = {
     "transitions": None,
     "known": 8,
     "horizon": 100,
-    "starts": 128,
-    "samples": 8,
+    "starts": 112,
+    "samples": 6,
     "nudge": 0.01,
-    "shown": CHOSEN,
+    "shown": RECORDED,
     "variants": VARIANTS,
     "updates": {
         PLANNER: {HISTORY: 4_500, MARKOVIAN: 6_000},
@@ -297,8 +272,8 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=80,
-            size="3 bodies, 200,000 steps, 2,500 to 6,000 updates, 128 starts",
+            minutes=90,
+            size="3 bodies, 200,000 steps, 2,500 to 6,000 updates, 112 starts",
             seeds=1,
             settings=SMALL,
         ),
@@ -347,8 +322,8 @@ EXPERIMENT = Experiment(
     draw=draw,
     further={"strip.png": strip, "film.gif": film},
     alt=(
-        "For each body a strip of its predicted poses under the true ones, and curves over the "
-        "horizon: error, log-likelihood, error with velocities hidden, and plausible bodies."
+        "For each body curves over the horizon: error and log-likelihood, whole and with velocities "
+        "hidden, and the share of plausible bodies."
     ),
-    figure_size=(18.0, 17.0),
+    figure_size=(15.0, 14.5),
 )
