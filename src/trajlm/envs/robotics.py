@@ -19,6 +19,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from trajlm.core.errors import DataError
+from trajlm.core.spec import DataSpec, leaves
+
 logger = logging.getLogger(__name__)
 
 MAZES = ("PointMaze_", "AntMaze_")
@@ -52,6 +55,17 @@ class EpisodicMaze(gymnasium.Wrapper[Any, np.ndarray, Any, np.ndarray]):
 def is_maze(env_id: str) -> bool:
     """Whether an id is of one of these mazes, or of the episodic form."""
     return env_id.removeprefix("trajlm/").startswith(MAZES)
+
+
+def check_goals(spec: DataSpec) -> None:
+    """Raise `DataError` where data of a maze do not show the goal: nobody could know where to go."""
+    if spec.env_id is None or not is_maze(spec.env_id):
+        return
+    if "observations/desired_goal" not in leaves(spec.observation, "observations"):
+        raise DataError(
+            f"dataset {spec.dataset!r}: recorded in {spec.env_id}, a maze, and its observations hold "
+            "no `desired_goal`; keep the observations as the mappings that the maze gives"
+        )
 
 
 def register(env_id: str) -> None:
