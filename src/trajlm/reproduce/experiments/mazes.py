@@ -17,6 +17,7 @@ from trajlm.reproduce import picture, taking_part
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
 from trajlm.reproduce.context import Context
 from trajlm.runs.cells import Cell
+from trajlm.runs.config import resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,9 +119,16 @@ def drawn_ways(
 
 def name_of(row: Mapping[str, Any], algorithms: Sequence[str]) -> str:
     """What tables and pictures call a row."""
-    names = taking_part.titles(algorithms)
+    asked = {each for each in algorithms if asks_for_goals(each)}
+    names = taking_part.titles([each for each in algorithms if each not in asked])
+    names |= {each: f"{taking_part.algorithm_title(each)}, asked for the goal" for each in asked}
     name = names.get(row["recipe"], row["recipe"])
     return f"{name}, guided by {names[row['guide']]}" if row["guide"] else name
+
+
+def asks_for_goals(recipe: str) -> bool:
+    """Whether the recipe's model is asked for a goal, beside what it observes."""
+    return getattr(resolve(recipe).model, "goal", "none") != "none"
 
 
 # ---- findings ---------------------------------------------------------------------------------
