@@ -64,7 +64,7 @@ class Walker:
             self.way = self.way[1:]
         wanted = ahead / max(distance, 1e-6) * min(SPEED, _BRAKING * distance)
         force = _GAIN * (wanted - speed) + generator.normal(scale=self.noise, size=2)
-        return np.clip(force, -1.0, 1.0).astype(np.float32)
+        return np.asarray(np.clip(force, -1.0, 1.0), np.float32)
 
 
 @cache
