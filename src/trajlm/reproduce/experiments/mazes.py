@@ -222,15 +222,15 @@ EXPERIMENT = Experiment(
     scales={
         "small": Scale(
             minutes=120,
-            size="three mazes, 40,000 to 80,000 steps of data each, 100 episodes",
+            size="three mazes, 310,000 steps of data in all, 100 episodes",
             seeds=3,
             settings={
                 "mazes": {
-                    "pointmaze-umaze": 40_000,
-                    "pointmaze-medium": 60_000,
-                    "pointmaze-large": 80_000,
+                    "pointmaze-umaze": 60_000,
+                    "pointmaze-medium": 100_000,
+                    "pointmaze-large": 150_000,
                 },
-                "updates": {PLANNER: 1500, CRITIC: 6000, "other": 2000},
+                "updates": {PLANNER: 2000, CRITIC: 8000, "other": 2000},
                 "flags": {f"{CRITIC}/maze": list(SMALLER)},
                 "episodes": 100,
                 "walks": 60,
