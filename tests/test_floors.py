@@ -67,6 +67,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "h5py": {"data/sources", "bench"},
     "minari": {"data/sources/minari.py"},
     "minigrid": {"envs/minigrid.py"},
+    "gymnasium_robotics": {"envs/robotics.py"},
     "mujoco": {"envs", "evaluation", "cli", "runs"},
     "PIL": {"evaluation"},
     "imageio": {"evaluation/video.py"},

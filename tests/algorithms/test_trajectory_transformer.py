@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trajlm.algorithms.trajectory_transformer.config import Config
 from trajlm.algorithms.trajectory_transformer.model import Model, layout_of, transition_rows
 from trajlm.core.errors import UsageError
+from trajlm.core.protocols import Condition
 from trajlm.core.spec import Box, DictSpace, Discrete, MultiDiscrete
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.sources.synthetic import synthetic
@@ -311,6 +312,23 @@ def test_goals(goal: str) -> None:
     assert goal == "last" or len(later) > 5
     again = Model.prepare(config, store).store
     np.testing.assert_array_equal(again.rows("goals", 2), prepared.rows("goals", 2))
+
+
+def test_a_goal_may_be_the_first_entries_of_an_observation() -> None:
+    config = replace(SMALL, goal="last", goal_size=1)
+    store = store_of((9, LIMIT), (12, LIMIT))
+    prepared = Model.prepare(config, store).store
+    whole = Model.prepare(replace(config, goal_size=None), store).store
+    for number in range(2):
+        goals = prepared.rows("goals", number)
+        np.testing.assert_array_equal(goals, whole.rows("goals", number)[:, :1])
+    model, batch = built(store, config)
+    assert model.embed_goal.num_embeddings == config.num_bins
+    assert torch.isfinite(model(batch((0, 0), (1, 2))).value)
+    told = Condition(goal=np.array([[0.5], [-0.5]]))
+    assert model.policy(search="likelihood").initial(2, told).goal.tolist() == [[0.5], [-0.5]]
+    with pytest.raises(UsageError, match=r"goal_size: 3 is not in 1\.\.2"):
+        Model.prepare(replace(config, goal_size=3), store)
 
 
 def test_a_window_has_the_goal_of_its_first_step() -> None:

@@ -75,6 +75,7 @@ def test_list_shows_recipes_and_what_can_be_collected(capsys: pytest.CaptureFixt
     recipes = [recipe for entry in found["algorithms"] for recipe in entry["recipes"]]
     assert "decision_transformer/debug" in recipes
     assert "halfcheetah/medium-expert" in found["datasets"]["to_collect"]
+    assert "pointmaze-large/waypoints" in found["datasets"]["to_collect"]
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     assert all(recipe in shown for recipe in recipes)

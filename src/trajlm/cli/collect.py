@@ -1,4 +1,4 @@
-"""`trajlm collect BODY/TIER`: a dataset from the behaviours shipped with the package."""
+"""`trajlm collect BODY/TIER`: a dataset from the behaviours shipped with the package, or of a maze."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def main(argv: Sequence[str]) -> int:
         CollectFlags,
         argv[1:] if name else argv,
         prog="trajlm collect",
-        description="trajlm collect BODY/TIER, for example halfcheetah/medium-expert (trajlm list).",
+        description=(
+            "trajlm collect BODY/TIER, for example halfcheetah/medium-expert or, of a maze, "
+            "pointmaze-umaze/waypoints (trajlm list)."
+        ),
     )
     if name is None:
         raise UsageError("no dataset; write trajlm collect halfcheetah/medium-expert")

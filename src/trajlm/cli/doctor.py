@@ -23,6 +23,7 @@ EXTRAS = {
     "collect": ("stable_baselines3", "training new behaviours"),
     "bench": ("transformers", "the implementation that trajlm bench compares with"),
     "minigrid": ("minigrid", "MiniGrid's tasks"),
+    "robotics": ("gymnasium_robotics", "the mazes of Gymnasium-Robotics"),
 }
 EGL_PACKAGES = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"
 

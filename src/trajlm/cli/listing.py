@@ -13,6 +13,7 @@ from trajlm.cli import flags, tables
 from trajlm.collect.behaviour import TIERS, behaviour_index
 from trajlm.core.discovery import algorithms
 from trajlm.core.errors import TrajlmError
+from trajlm.envs.maze_map import MAZES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +74,27 @@ def inventory() -> dict[str, Any]:
         ],
         "datasets": {
             "local": _local_datasets(),
-            "to_collect": [f"{body}/{tier}" for body in bodies for tier in TIERS],
+            "to_collect": [
+                *(f"{body}/{tier}" for body in bodies for tier in TIERS),
+                *(f"{maze}/waypoints" for maze in MAZES),
+            ],
         },
         "environments": [
-            {"env_id": facts["env_id"], "needs": _needs("mujoco")} for facts in bodies.values()
+            *(
+                {"env_id": facts["env_id"], "needs": _needs("mujoco", "mujoco")}
+                for facts in bodies.values()
+            ),
+            *(
+                {"env_id": env_id, "needs": _needs("gymnasium_robotics", "robotics")}
+                for env_id in MAZES.values()
+            ),
         ],
     }
 
 
-def _needs(module: str) -> str:
+def _needs(module: str, extra: str) -> str:
     present = importlib.util.find_spec(module) is not None
-    return "ready" if present else f"pip install 'trajlm[{module}]'"
+    return "ready" if present else f"pip install 'trajlm[{extra}]'"
 
 
 def _local_datasets() -> list[str]:

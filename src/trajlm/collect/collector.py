@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from trajlm.collect import mazes
 from trajlm.collect.behaviour import REPLAY, TIERS, body_facts, load_behaviour
 from trajlm.collect.episodes import SLOTS
 from trajlm.collect.pool import Pool, default_processes, in_blocks, open_pool
@@ -29,6 +30,7 @@ from trajlm.core.trajectory import Trajectory
 from trajlm.data.sources.minari import write
 from trajlm.data.sources.minari_form import folder_of
 from trajlm.envs.make import make_environment, max_episode_steps, registered
+from trajlm.envs.maze_map import MAZES
 from trajlm.envs.spaces import from_gymnasium
 
 UNKNOWN_LIMIT = 1000
@@ -63,12 +65,18 @@ def collect(
 ) -> Path:
     """Collect `steps` steps and return the folder of the dataset `trajlm/BODY/TIER-v0`.
 
+    A BODY may be a maze (`collect/mazes.py`), whose one tier is `waypoints`; one process walks it.
+
     The data depends on `seed` alone, not on the number of `processes` (None: one a core).
     `root`: where Minari keeps datasets (None: $MINARI_DATASETS_PATH, else ~/.minari/datasets).
     `progress(done, total)` is told of steps as they come. Raises `UsageError` for an unknown body
     or tier, `StorageError` where the dataset exists and `overwrite` is False, `EnvironmentFault`
     where the environment cannot be made, `Interrupted` on SIGINT; then nothing is written.
     """
+    if body.partition("-")[0] in {name.partition("-")[0] for name in MAZES}:
+        return mazes.collect(
+            body, tier, steps=steps, seed=seed, root=root, overwrite=overwrite, progress=progress
+        )
     names = tier_behaviours(body, tier)
     if steps < len(names):
         raise UsageError(f"steps must be {len(names)} or more for {body}/{tier}, found {steps}")

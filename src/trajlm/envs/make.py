@@ -15,7 +15,7 @@ import gymnasium
 
 from trajlm.core.errors import EnvironmentFault, suggestion
 from trajlm.core.spec import DataSpec
-from trajlm.envs import minigrid, worlds
+from trajlm.envs import minigrid, robotics, worlds
 from trajlm.envs.spaces import check_fit
 from trajlm.envs.vector import VectorEnvironment
 
@@ -26,6 +26,7 @@ _PIP_LINES = {
     "gymnasium.envs.box2d": 'pip install "gymnasium[box2d]"',
     "gymnasium.envs.toy_text": 'pip install "gymnasium[toy-text]"',
     "gymnasium.envs.classic_control": 'pip install "gymnasium[classic-control]"',
+    "gymnasium_robotics": robotics.PIP_LINE,
     "ale_py": 'pip install "gymnasium[atari]"',
 }
 
@@ -38,12 +39,17 @@ def registered(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             f"registered id, {env_id.rpartition(':')[2]!r}"
         )
     minigrid.register(env_id)
+    robotics.register(env_id)
     worlds.register(env_id)
     entry = gymnasium.registry.get(env_id)
     if entry is None and env_id.startswith(minigrid.PREFIX):
         raise EnvironmentFault(
             f'environment {env_id!r} is not known to MiniGrid; pip install "trajlm[minigrid]" brings '
             "its tasks"
+        )
+    if entry is None and robotics.is_maze(env_id) and not robotics.installed():
+        raise EnvironmentFault(
+            f"environment {env_id!r} is a maze of Gymnasium-Robotics; {robotics.PIP_LINE}"
         )
     if entry is None:
         near = _same_name(env_id) or suggestion(env_id, [*gymnasium.registry, *worlds.WORLDS])
@@ -55,12 +61,12 @@ def make_environment(env_id: str, *, render_mode: str | None = None) -> gymnasiu
     """One environment. Raises `EnvironmentFault` naming the package to install or the cause."""
     entry = registered(env_id)
     origin = str(entry.entry_point)
-    if origin.startswith("gymnasium.envs.mujoco"):
+    if origin.startswith("gymnasium.envs.mujoco") or robotics.is_maze(env_id):
         _prepare_mujoco()
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         # The passive checker costs a tenth of HalfCheetah's physics.
-        return gymnasium.make(env_id, disable_env_checker=True, **options)
+        made = gymnasium.make(env_id, disable_env_checker=True, **options)
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         line = next((line for start, line in _PIP_LINES.items() if origin.startswith(start)), "")
         way_out = f"; {line}" if line else ""
@@ -69,6 +75,8 @@ def make_environment(env_id: str, *, render_mode: str | None = None) -> gymnasiu
         ) from error
     except Exception as error:
         raise EnvironmentFault(f"{env_id} cannot be made: {_first_line(error)}") from error
+    robotics.discard_model_file(made)
+    return made
 
 
 def make_vector(

@@ -150,14 +150,22 @@ class Context:
         return self._rows(cells)
 
     def evaluation(
-        self, *keys: str, of: Cell, episodes: int, policy: Mapping[str, Any] | None = None
+        self,
+        *keys: str,
+        of: Cell,
+        episodes: int,
+        policy: Mapping[str, Any] | None = None,
+        guide: Cell | None = None,
     ) -> Cell:
         """A further evaluation of the run of `of`, one thread: for `evaluate`. `keys` are added to
-        those of `of`; `policy` are settings of its policy that differ from the run's."""
+        those of `of`; `policy` are settings of its policy that differ from the run's, `guide` a cell whose critic guides its plans."""
         arguments = ["--episodes", str(episodes), "--threads", "1", "--evaluation.no-video"]
         for name, value in (policy or {}).items():
             arguments += [f"--policy.{name.replace('_', '-')}", str(value)]
-        return Cell(keys=(*of.keys, *keys), arguments=tuple(arguments), evaluates=of.name)
+        return Cell(
+            keys=(*of.keys, *keys), arguments=tuple(arguments), evaluates=of.name,
+            guide=guide.name if guide else "",
+        )  # fmt: skip
 
     def evaluate(self, cells: Sequence[Cell]) -> list[Row]:
         """As `train`, for evaluations of runs that are there: one model under several policies."""

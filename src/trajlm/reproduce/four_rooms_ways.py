@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trajlm.reproduce.score_tables import share_reached
+
 if TYPE_CHECKING:
     from trajlm.algorithms.base import Algorithm
 
@@ -186,26 +188,5 @@ def sample_of(data: str, number: int) -> list[Any]:
 
 
 def summary(method: str, pairs: str, reached: Mapping[int, Sequence[float]]) -> dict[str, Any]:
-    """A row of the results: the share of goals reached and its 95% interval.
-
-    `reached` holds 1 or 0 for each episode, by training seed: with one seed the interval is Wilson's
-    over its episodes, with several a bootstrap over the means of the seeds.
-    """
-    from trajlm.evaluation.scores import bootstrap_interval, wilson_interval
-
-    shares = [float(np.mean(each)) for each in reached.values()]
-    episodes = [len(each) for each in reached.values()]
-    if len(shares) > 1:
-        interval, kind = bootstrap_interval(shares), "95% bootstrap over training seeds"
-    else:
-        successes = round(sum(map(sum, reached.values())))
-        interval, kind = wilson_interval(successes, episodes[0]), "95% Wilson over episodes"
-    return {
-        "method": method,
-        "pairs": pairs,
-        "success": float(np.mean(shares)),
-        "interval": interval,
-        "interval_kind": kind,
-        "seeds": shares,
-        "episodes": episodes[0],
-    }
+    """A row of the results; `reached` holds 1 or 0 for each episode, by training seed."""
+    return {"method": method, "pairs": pairs, **share_reached(list(reached.values()))}

@@ -73,6 +73,29 @@ def draw_panels(
     )
 
 
+def share_reached(reached: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The share of goals reached, `success`, and its 95% interval; `reached` holds 1 or 0 for each
+    episode, a list a training seed. With one seed the interval is Wilson's over its episodes, with
+    several a bootstrap over the means of the seeds.
+    """
+    from trajlm.evaluation.scores import bootstrap_interval, wilson_interval
+
+    shares = [sum(each) / len(each) for each in reached]
+    episodes = len(reached[0])
+    if len(shares) > 1:
+        interval, kind = bootstrap_interval(shares), "95% bootstrap over training seeds"
+    else:
+        interval = wilson_interval(round(sum(reached[0])), episodes)
+        kind = "95% Wilson over episodes"
+    return {
+        "success": sum(shares) / len(shares),
+        "interval": interval,
+        "interval_kind": kind,
+        "seeds": shares,
+        "episodes": episodes,
+    }
+
+
 def ordered(conditions: Sequence[str]) -> list[str]:
     """What is unchanged first, then numbers and shares (`1/2`) by their size, then words."""
 

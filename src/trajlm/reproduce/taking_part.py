@@ -97,6 +97,18 @@ def predicts(recipe: str) -> bool:
     return model.world_model is not Algorithm.world_model
 
 
+def offers_critic(recipe: str) -> bool:
+    """Whether the recipe's model is a critic too, so that it can guide another's plans."""
+    from trajlm.runs.guide import critics
+
+    return resolve(recipe).algorithm in critics()
+
+
+def takes_guide(recipe: str) -> bool:
+    """Whether the recipe's policy searches for what returns most, so that a critic can guide it."""
+    return getattr(resolve(recipe).policy, "search", None) == "reward"
+
+
 def refuse_misfits(cells: Sequence[Cell]) -> None:
     """Raise `UsageError` where a cell's algorithm cannot be built for the spaces of its data, or has
     no policy and is to be scored."""

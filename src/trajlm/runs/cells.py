@@ -37,11 +37,12 @@ Progress = Callable[[str, float], None]
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """`keys` tell cells apart; `arguments` follow `trajlm train`, or, where `evaluates` names another
-    cell whose run is there, `trajlm evaluate RUN`."""
+    cell whose run is there, `trajlm evaluate RUN`. `guide`: the cell whose run guides its plans."""
 
     keys: tuple[str, ...]
     arguments: tuple[str, ...]
     evaluates: str = ""
+    guide: str = ""
 
     @property
     def name(self) -> str:
@@ -61,7 +62,9 @@ class Cell:
     @property
     def command(self) -> str:
         if self.evaluates:
-            return shlex.join(["trajlm", "evaluate", f"runs/{self.evaluates}", *self.arguments])
+            guided = ("--guide", f"runs/{self.guide}") if self.guide else ()
+            words = ["trajlm", "evaluate", f"runs/{self.evaluates}", *guided, *self.arguments]
+            return shlex.join(words)
         return shlex.join(["trajlm", "train", *self.arguments])
 
     def _asked(self, flag: str) -> int | None:
@@ -225,6 +228,7 @@ def _job(cell: Cell, runs: Path) -> Job:
             name=cell.name,
             arguments=(
                 *("evaluate", str(runs / cell.evaluates)),
+                *(("--guide", str(runs / cell.guide)) if cell.guide else ()),
                 *(*cell.arguments, "--output", str(run)),
             ),
             log=runs / f"{cell.name}.log",

@@ -27,6 +27,7 @@ from trajlm.data.load import load_dataset
 from trajlm.data.relabel import with_reward
 from trajlm.data.store import TrajectoryStore
 from trajlm.data.summary import summarize
+from trajlm.envs.robotics import check_goals
 from trajlm.runs.config import RunConfig, resolve
 from trajlm.runs.facts import installation
 from trajlm.runs.folder import (
@@ -248,6 +249,7 @@ def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
     algorithm: type[Algorithm] = config.entry.algorithm_class
     # Facts of the whole dataset: a held-out episode may be the longest.
     spec = known_spec(store, config)
+    check_goals(spec)
     kept, held_out = hold_out(store, fraction=config.training.validation_fraction)
     prepared = algorithm.prepare(config.model, store.select(kept))
     request = algorithm.windows(config.model, spec)

@@ -24,6 +24,7 @@ class Config:
     `action_weight`, `reward_weight`, `value_weight`: of their tokens in the loss, an observation's
     being 1. `goal`: tokens of a goal observation before the sequence: none, the episode's last
     observation (as published), or one from the future of the window's first step (hindsight).
+    `goal_size`: only the first entries of an observation make a goal; None takes all.
     `fidelity`: "published" repeats the authors' code where ours corrects it: the loss is divided
     by masked tokens too and its mask sits one token early, an episode's end by its time limit is
     trained as a termination, the learning rate is set after each update and rises again past the
@@ -44,6 +45,7 @@ class Config:
     reward_weight: float = 1.0
     value_weight: float = 1.0
     goal: Literal["none", "last", "future"] = "none"
+    goal_size: int | None = None
     fidelity: Literal["corrected", "published"] = "corrected"
 
     def __post_init__(self) -> None:

@@ -61,8 +61,7 @@ class Model(Algorithm):
         self.embed_token = nn.Embedding(config.num_bins * slots + 1, width)
         self.position = nn.Parameter(torch.zeros(self.block_size, width))
         if config.goal != "none":
-            rows = config.num_bins * self.layout.observation_size
-            self.embed_goal = nn.Embedding(rows, width)
+            self.embed_goal = nn.Embedding(config.num_bins * self.goal_size, width)
         self.head = SlotHead(slots, config.num_bins + 1, width)
         self.apply(initialize)
         self.transformer = Transformer(
@@ -80,6 +79,11 @@ class Model(Algorithm):
     def block_size(self) -> int:
         """L: tokens of a block, T x D - 1."""
         return self.config.transitions * self.layout.size - 1
+
+    @property
+    def goal_size(self) -> int:
+        """The entries of a goal."""
+        return goal_size(self.config, self.layout)
 
     @property
     def published_schedule(self) -> bool:
@@ -226,7 +230,7 @@ class Model(Algorithm):
         return functional.embedding(rows, self.embed_token.weight) + self.position[position]
 
     def embed_goals(self, goal: Tensor) -> Tensor:
-        """Goal tokens (B, observation entries) -> (B, observation entries, W), without positions."""
+        """Goal tokens (B, entries of a goal) -> (B, entries of a goal, W), without positions."""
         slots = torch.arange(goal.shape[1], device=goal.device)
         embedded: Tensor = self.embed_goal(goal + slots * self.num_bins)
         return embedded
@@ -339,10 +343,18 @@ def _tokenised(
     if config.goal == "none":
         return store
     goals = [
-        part[goal_steps(config, segment), : layout.observation_size]
+        part[goal_steps(config, segment), : goal_size(config, layout)]
         for part, segment in zip(tokens, store.segments, strict=True)
     ]
     return store.with_column("goals", goals)
+
+
+def goal_size(config: Config, layout: Layout) -> int:
+    """The entries of an observation that make a goal. Raises `UsageError` where it has fewer."""
+    size = layout.observation_size if config.goal_size is None else config.goal_size
+    if not 1 <= size <= layout.observation_size:
+        raise UsageError(f"goal_size: {size} is not in 1..{layout.observation_size}")
+    return size
 
 
 def goal_steps(config: Config, segment: Segment) -> np.ndarray:

@@ -49,7 +49,7 @@ class Carry:
     and `action` (N, A): tokens of the newest step. `plan` (N, S): what was planned after the newest
     observation, `planned` (N,) transitions of it (fewer than the horizon where the search ended
     before) and `age` (N,) steps acted from it. `steps` (N,): steps seen in this episode. `goal` (N,
-    observation entries) real, NaN where there is none; `asked` (N,) bool: it was asked for, so that
+    entries of a goal) real, NaN where there is none; `asked` (N,) bool: it was asked for, so that
     an environment's own goals do not replace it.
     """
 
@@ -139,7 +139,7 @@ class TrajectoryTransformerPolicy:
         )
 
     def _goals(self, num_envs: int, condition: Condition | None) -> Tensor:
-        size = self.model.layout.observation_size
+        size = self.model.goal_size
         given = None if condition is None else condition.goal
         if given is None and self.config.goal is not None:
             given = np.broadcast_to(np.array(self.config.goal), (num_envs, len(self.config.goal)))
@@ -151,7 +151,7 @@ class TrajectoryTransformerPolicy:
         return torch.from_numpy(_checked_goals(goals, (num_envs, size)))
 
     def _observed_goals(self, carry: Carry, step: Step) -> Tensor:
-        """The goals (N, observation entries) with those told at the start of an episode."""
+        """The goals (N, entries of a goal) with those told at the start of an episode."""
         if self.model.config.goal == "none":
             return carry.goal
         told = torch.as_tensor(step.is_first, device=carry.goal.device) & ~carry.asked
@@ -377,9 +377,9 @@ class TrajectoryTransformerPolicy:
 
 
 def _checked_goals(goals: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Goals (N, ...) as (N, observation entries) float32. Raises `UsageError`."""
+    """Goals (N, ...) as (N, entries of a goal) float32. Raises `UsageError`."""
     if goals.shape[:1] != shape[:1] or goals.size != shape[0] * shape[1]:
         goals = np.full(shape, np.nan)
     if not np.isfinite(goals).all():
-        raise UsageError(f"goal: expected {shape[1]} finite numbers, one an entry observed")
+        raise UsageError(f"goal: expected {shape[1]} finite numbers, one an entry of a goal")
     return np.asarray(goals, np.float32).reshape(shape)

@@ -1,0 +1,108 @@
+"""The mazes from walks to picture, at debug size: who takes part, who guides whom, what is counted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from trajlm.data.load import load_dataset
+from trajlm.envs.make import make_environment
+from trajlm.envs.maze_map import MAZES
+from trajlm.reproduce import maze_ways as ways
+from trajlm.reproduce.context import Context
+from trajlm.reproduce.experiments import mazes
+from trajlm.reproduce.reproduce import reproduce
+
+PLANNER, CRITIC = "trajectory_transformer/maze", "implicit_q_learning/maze"
+UMAZE = "pointmaze-umaze"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mazes") / "run"
+    goals = "trajectory_transformer/maze-goals"
+    return reproduce("mazes", scale="debug", algorithms=[CRITIC, PLANNER, goals], output=folder)
+
+
+def test_each_method_and_the_guided_search_has_a_row(found):
+    results, folder = found
+    assert results["held"] == "untested"
+    assert [(row["recipe"], row["guide"]) for row in results["rows"]] == [
+        (ways.DATA, None),
+        (CRITIC, None),
+        (PLANNER, None),
+        ("trajectory_transformer/maze-goals", None),
+        (PLANNER, CRITIC),
+    ]
+    assert "UMaze" in results["verdict"] and "search alone" in results["verdict"]
+    assert [len(line) for line in results["tables"][0]["lines"]] == [2] * 5
+    for name in ("picture.png", "picture.svg"):
+        assert 10_000 < (folder / name).stat().st_size < 500_000
+
+
+def test_the_guided_search_is_an_evaluation_of_the_same_run(found):
+    results, folder = found
+    name = f"{PLANNER}-{UMAZE}-0-guided-{CRITIC}".replace("/", "-")
+    assert results["commands"][name] == (
+        "trajlm evaluate runs/trajectory_transformer-maze-pointmaze-umaze-0 --guide "
+        "runs/implicit_q_learning-maze-pointmaze-umaze-0 --episodes 2 --threads 1 "
+        "--evaluation.no-video"
+    )
+    protocol = json.loads((folder / "runs" / name / "results.json").read_text())["protocol"]
+    assert protocol["guide"] == CRITIC and protocol["episodes"] == 2
+
+
+def test_the_datas_own_success_is_counted(found):
+    results, folder = found
+    store = load_dataset(str(folder / "data" / f"trajlm/{UMAZE}/waypoints-v0"))
+    assert results["rows"][0]["success"] == pytest.approx(store.terminated.mean())
+    assert results["picture"][UMAZE]["steps"] == store.num_steps
+
+
+def test_the_ways_drawn_begin_far_from_their_goals(found):
+    drawn = found[0]["picture"][UMAZE]
+    environment = make_environment(MAZES[UMAZE])
+    for way, seed in zip(drawn["ways"], ways.far_apart(UMAZE, 2), strict=True):
+        observation, _ = environment.reset(seed=seed)
+        assert way["path"][0] == pytest.approx(observation["achieved_goal"], abs=0.01)
+        assert way["goal"] == pytest.approx(observation["desired_goal"], abs=0.01)
+        assert len(way["path"]) == 61 or way["reached"]
+    assert drawn["walls"][2] == [1, 1, 1, 0, 1]
+
+
+def test_the_claim_is_held_maze_by_maze(tmp_path):
+    context = Context(
+        scale_name="small",
+        scale=mazes.EXPERIMENT.scales["small"],
+        seeds=(0,),
+        algorithms=(PLANNER, CRITIC),
+        folder=tmp_path,
+    )
+
+    def rows(maze, search, critic, guided):
+        made = [
+            ways.row_of(maze, ways.DATA, [[0.0]]),
+            ways.row_of(maze, PLANNER, [[1.0] * search + [0.0] * (10 - search)]),
+            ways.row_of(maze, CRITIC, [[1.0] * critic + [0.0] * (10 - critic)]),
+            ways.row_of(maze, PLANNER, [[1.0] * guided + [0.0] * (10 - guided)], guide=CRITIC),
+        ]
+        return [{**row, "name": mazes.name_of(row, context.algorithms)} for row in made]
+
+    every = rows(UMAZE, 4, 6, 6) + rows("pointmaze-large", 4, 6, 5)
+    drawn = {maze: {"steps": 10, "walker": "x"} for maze in (UMAZE, "pointmaze-large")}
+    findings = mazes.findings(context, every, drawn)
+    assert findings.held == "partly"
+    assert "Large 50% (search alone 40%, critic's own policy 60%)" in findings.verdict
+    assert findings.tables[0].lines[-1][0].endswith("guided by IQL")
+
+
+def test_the_picture_is_drawn_of_the_results_alone(found):
+    figure = Figure(figsize=(6, 6))
+    mazes.draw(json.loads(json.dumps(found[0])), figure)
+    (above, below) = figure.axes
+    assert above.get_title() == "UMaze"
+    assert [tick.get_text() for tick in below.get_yticklabels()] == [
+        row["name"] for row in found[0]["rows"]
+    ]
