@@ -103,12 +103,13 @@ def refuse_misfits(cells: Sequence[Cell]) -> None:
     for recipe in sorted({cell.arguments[0] for cell in cells if cell.scored}):
         if not resolve(recipe).entry.algorithm_class.acts:
             raise UsageError(f"{recipe} cannot take part: it has no policy to score")
-    pairs = {(cell.arguments[0], _data_of(cell)) for cell in cells}
+    pairs = {(cell.arguments[0], data_of(cell)) for cell in cells}
     for recipe, data in sorted(pairs):
         _refuse_misfit(recipe, data)
 
 
-def _data_of(cell: Cell) -> str:
+def data_of(cell: Cell) -> str:
+    """What a training is trained on: a path or another reference."""
     return cell.arguments[cell.arguments.index("--data") + 1]
 
 
