@@ -32,8 +32,15 @@ _SCORES: Mapping[tuple[str, str], tuple[float, ...]] = {
     ),
     ("trajectory_transformer", _JANNER): (46.9, 61.1, 79.0, 41.9, 91.5, 82.6, 95.0, 110.0, 101.9),
 }
-COLUMNS = tuple(_SCORES)
-"""(algorithm, source) of every column; %BC is that of a tenth of the data."""
+COLUMNS: Mapping[tuple[str, str], str] = {
+    ("behavior_cloning", _CORL): "BC, CORL",
+    ("percent_behavior_cloning", _CORL): "10%BC, CORL",
+    ("decision_transformer", _CORL): "DT, CORL",
+    ("decision_transformer", _CHEN): "DT, Chen et al.",
+    ("implicit_q_learning", _CORL): "IQL, CORL",
+    ("trajectory_transformer", _JANNER): "TT, Janner et al.",
+}
+"""What tables call the column of an algorithm in a source."""
 
 
 def dataset_of(name: str) -> str | None:

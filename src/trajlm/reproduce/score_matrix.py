@@ -18,7 +18,7 @@ from trajlm.evaluation import scores
 from trajlm.evaluation.protocol import TRAINED, refuse_mixed
 from trajlm.reproduce import picture, published_scores
 from trajlm.reproduce.base import Table
-from trajlm.reproduce.taking_part import algorithm_title, titles
+from trajlm.reproduce.taking_part import titles
 from trajlm.runs.cells import Row
 
 Rows = Sequence[Mapping[str, Any]]
@@ -126,12 +126,11 @@ def score_table(rows: Rows, over: Rows, *, title: str, note: str) -> Table:
         own = {each["recipe"]: each for each in over if each["statistic"] == statistic}
         datasets = over[0]["datasets"]
         beside = [
-            _published_mean(column, datasets) if statistic == "mean" else ""
-            for column in published
+            _published_mean(column, datasets) if statistic == "mean" else "" for column in published
         ]
         label = f"{statistic} of {len(datasets)}"
         lines.append((label, *(told(_as_row(own[recipe])) for recipe in recipes), *beside))
-    columns = [f"{algorithm_title(name)}, {source}" for name, source in published]
+    columns = [published_scores.COLUMNS[column] for column in published]
     if published:
         sources = dict.fromkeys(source for _, source in published)
         note += " Published: " + "; ".join(published_scores.SOURCES[each] for each in sources) + "."
