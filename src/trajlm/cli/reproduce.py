@@ -41,7 +41,7 @@ class ReproduceFlags:
     workers: int = 2
     """Trainings at a time, each with one thread."""
     gallery: bool = False
-    """Write docs/gallery.md of the results in results/, in a checkout; run nothing."""
+    """Write docs/gallery.md and the table of docs/results.md from results/, in a checkout; run nothing."""
     json: bool = False
     """Print JSON."""
     verbose: bool = False
@@ -62,8 +62,10 @@ def main(argv: Sequence[str]) -> int:
     to_stderr(verbose=arguments.verbose)
     if arguments.gallery:
         from trajlm.reproduce.gallery import write_gallery
+        from trajlm.reproduce.results_page import write_results_page
 
         print(write_gallery(Path.cwd()))
+        print(write_results_page(Path.cwd()))
         return 0
     if name is None:
         _list(as_json=arguments.json)
