@@ -23,7 +23,7 @@ from trajlm.runs.cells import Row
 
 Rows = Sequence[Mapping[str, Any]]
 MEASURES = {
-    "dataset_score": "percent of the way from the random to the expert behaviour's mean return",
+    "dataset_score": "Percent of the way from the random to the expert behaviour's mean return",
     "d4rl_score": "D4RL score",
 }
 STATISTICS = {"IQM": scores.interquartile_mean, "mean": scores.mean}
@@ -79,7 +79,8 @@ def _milliseconds(row: Row) -> float:
 
 def aggregates(rows: Rows) -> list[dict[str, Any]]:
     """A mapping for each recipe and statistic: `recipe`, `statistic`, `value`, `interval` (None for
-    one seed), `seeds` and the `datasets` it is over. None at all where no dataset is complete."""
+    one seed), `seeds` and the `datasets` it is over. None at all below two complete datasets, or where
+    scores are on several scales."""
     recipes = _distinct(rows, "recipe")
     found = {(row["dataset"], row["recipe"]): row for row in rows}
     whole = [
@@ -87,7 +88,7 @@ def aggregates(rows: Rows) -> list[dict[str, Any]]:
         for name in _distinct(rows, "dataset")
         if all(len(found.get((name, r), {}).get("seeds", ())) == _asked(rows, r) for r in recipes)
     ]
-    if not whole or len({row["measure"] for row in rows}) > 1:
+    if len(whole) < 2 or len({row["measure"] for row in rows}) > 1:
         return []
     return [
         {

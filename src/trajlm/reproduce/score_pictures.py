@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 WIDEST = 3
 """Panels of datasets beside each other."""
 BAR = 0.8
+PALE = 0.35
+"""White in a bar's colour, so that seeds and intervals show on it."""
 
 
 def draw_bars(results: Mapping[str, Any], figure: Figure) -> None:
@@ -34,12 +36,14 @@ def draw_bars(results: Mapping[str, Any], figure: Figure) -> None:
             bar = {**each, "mean": each["value"], "seeds": []}
             _draw_bar(axes, bar, place=recipes.index(each["recipe"]))
         _finish(axes, f"IQM of {len(over[0]['datasets'])} datasets", len(recipes))
+        axes.set_ylabel("score")
     else:
         panels = figure.subfigures(1, 1)
     columns = min(WIDEST, len(names))
-    grid = panels.subplots(
-        math.ceil(len(names) / columns), columns, squeeze=False, sharey=True
-    ).ravel()
+    lines = math.ceil(len(names) / columns)
+    grid = panels.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[::columns]:
+        axes.set_ylabel("score")
     for axes in grid[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(grid, names, strict=False):
@@ -52,11 +56,20 @@ def draw_bars(results: Mapping[str, Any], figure: Figure) -> None:
 
 
 def _draw_bar(axes: Axes, row: Mapping[str, Any], *, place: int) -> None:
-    colour = picture.SERIES[place % len(picture.SERIES)]
-    axes.bar(place, row["mean"], width=BAR, color=colour, alpha=0.75)
+    axes.bar(place, row["mean"], width=BAR, color=_colour(place))
     if row["interval"] is not None:
         axes.plot([place, place], row["interval"], color=picture.INK, linewidth=1.5)
         axes.plot([place] * len(row["seeds"]), row["seeds"], "x", color=picture.INK, markersize=4)
+    else:
+        axes.text(place, row["mean"], "n=1", ha="center", va="bottom", fontsize=8)
+
+
+def _colour(place: int) -> Any:
+    from matplotlib.colors import to_rgb
+
+    return [
+        PALE + (1 - PALE) * part for part in to_rgb(picture.SERIES[place % len(picture.SERIES)])
+    ]
 
 
 def _draw_published(axes: Axes, name: str, recipes: Sequence[str]) -> None:
@@ -80,8 +93,7 @@ def _draw_legend(figure: Figure, recipes: Sequence[str], *, published: bool) -> 
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    colours = [picture.SERIES[n % len(picture.SERIES)] for n in range(len(recipes))]
-    marks: list[Any] = [Patch(color=colour, alpha=0.75) for colour in colours]
+    marks: list[Any] = [Patch(color=_colour(place)) for place in range(len(recipes))]
     words = list(titles(recipes).values())
     marks += [
         Line2D([], [], color=picture.INK),

@@ -19,6 +19,9 @@ TITLES = {
     "trajectory_transformer": "Trajectory Transformer",
     "behavior_cloning": "BC",
     "percent_behavior_cloning": "%BC",
+    "percent_behavior_cloning/ten": "10%BC",
+    "percent_behavior_cloning/twenty-five": "25%BC",
+    "percent_behavior_cloning/forty": "40%BC",
     "dynamics_ensemble": "single-step ensemble",
     "implicit_q_learning": "IQL",
 }
@@ -53,7 +56,7 @@ def _recipes_of(experiment: Experiment, reference: str) -> list[str]:
 
 def algorithm_title(recipe: str) -> str:
     """A recipe, or an algorithm's name, as tables and pictures call it."""
-    return TITLES.get(recipe.split("/")[0], recipe)
+    return TITLES.get(recipe) or TITLES.get(recipe.split("/")[0], recipe)
 
 
 def titles(recipes: Sequence[str]) -> dict[str, str]:

@@ -161,7 +161,7 @@ def findings(
     )
     claims = "; ".join(words for words, _ in checks)
     told = f"IQM over {len(over[0]['datasets'])} datasets: {means}. " if over else ""
-    measures = " and ".join(MEASURES[name] for name in dict.fromkeys(r["measure"] for r in rows))
+    measures = " or ".join(MEASURES[name] for name in dict.fromkeys(r["measure"] for r in rows))
     return Findings(
         held=context.held(sum(held for _, held in checks), of=len(checks)),
         verdict=f"{part}{told}{claims}{'.' if claims else ''}".strip(),
@@ -169,11 +169,11 @@ def findings(
             score_table(
                 rows,
                 over,
-                title=f"Scores ({measures})" if rows else "Scores",
+                title="Scores by dataset",
                 note=(
-                    f"{part}Last checkpoint; a mean over n training seeds with its 95% bootstrap interval, "
-                    "of which three seeds are few; asked for the best return in its data where a return is "
-                    "asked for. IQM and its interval as by Agarwal et al. 2021."
+                    f"{part}{measures}, a mean over n training seeds with its 95% bootstrap interval, for "
+                    "which three seeds are few. Last checkpoint, asked for the best return in its data "
+                    "where a return is asked for. IQM and its interval as by Agarwal et al. 2021."
                 ),
             ),
             cost_table(
