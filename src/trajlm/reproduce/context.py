@@ -207,9 +207,9 @@ class Context:
         refuse_other_commands(cells, rows, self.folder / ROWS_FILE)
         return [rows[cell.keys] for cell in cells if cell.keys in rows]
 
-    def there(self, cell: Cell) -> bool:
-        """Whether the row of a cell is there."""
-        return cell.keys in self._kept()
+    def kept_keys(self) -> set[tuple[str, ...]]:
+        """The keys of the cells whose rows are there."""
+        return set(self._kept())
 
     def _kept(self) -> dict[tuple[str, ...], Row]:
         return {tuple(row["keys"]): row for row in read_rows(self.folder / ROWS_FILE)}

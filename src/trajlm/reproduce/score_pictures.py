@@ -30,7 +30,8 @@ def draw_bars(results: Mapping[str, Any], figure: Figure) -> None:
         figure.text(0.5, 0.5, "no training is there yet", ha="center")
         return
     if over:
-        whole, panels = figure.subfigures(1, 2, width_ratios=(1, WIDEST))
+        sides = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, WIDEST))
+        whole, panels = sides[0]
         axes = whole.subplots()
         for each in over:
             bar = {**each, "mean": each["value"], "seeds": []}

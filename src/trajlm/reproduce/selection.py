@@ -26,8 +26,9 @@ def cells_of(experiment: Experiment, context: Context) -> dict[str, Cell]:
 
 def listed(experiment: Experiment, context: Context) -> list[Mapping[str, Any]]:
     """A mapping each: `name`, `there` (its row is kept) and its `command`."""
+    kept = context.kept_keys()
     return [
-        {"name": name, "there": context.there(cell), "command": cell.command}
+        {"name": name, "there": cell.keys in kept, "command": cell.command}
         for name, cell in cells_of(experiment, context).items()
     ]
 

@@ -142,7 +142,8 @@ def run(context: Context) -> Findings:
     for (task, recipe), each in planned.items():
         own = [found[cell.command] for cell in each if cell.command in found]
         if own:
-            rows.append(row_of(task, recipe, own, asked=len(each)))
+            rule = TARGET if taking_part.takes_target(recipe) else None
+            rows.append({**row_of(task, recipe, own, asked=len(each)), "target_rule": rule})
     count = sum(map(len, planned.values()))
     return findings(context, rows, there=len(done), count=count)
 
