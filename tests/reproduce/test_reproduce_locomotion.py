@@ -35,7 +35,7 @@ def planned(folder: Path, **more: Any) -> dict[str, Cell]:
 
 
 def keep(folder: Path, cells: Sequence[Cell]) -> None:
-    """Rows of finished trainings: on a dataset, %BC 10, BC 20 and so on, and a point more a seed."""
+    """Rows of finished trainings, the first one's score 0, the next one's 10, and a point more a seed."""
     rows = []
     for place, cell in enumerate(cells):
         score = 10.0 * place + int(cell.keys[-1])
@@ -101,7 +101,7 @@ def test_the_trainings_are_listed_with_their_commands_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", NAME, "--scale", "debug", "--cells"]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert len(lines) == 10
+    assert len(lines) == 5
     assert {line[1] for line in lines} == {"missing"}
     assert lines[0][0] == "hopper-medium-behavior_cloning-small-0"
     assert lines[0][2].startswith("trajlm train behavior_cloning/small --data ")
@@ -137,42 +137,43 @@ def test_bad_input_is_one_line_that_says_why(
 
 
 def test_shell_patterns_choose(tmp_path: Path) -> None:
-    found = selection.chosen(
-        *prepare(NAME, **asked(tmp_path)), ["hopper-replay-*", "*medium-behavior*-1"]
-    )
-    assert len(found) == 5
-    assert "hopper-medium-behavior_cloning-small-1" in found
+    prepared = prepare(NAME, **asked(tmp_path, scale="small"))
+    found = selection.chosen(*prepared, ["hopper-replay-*", "*medium-behavior*-1"])
+    assert len(found) == 4 + 3
+    assert "walker2d-medium-behavior_cloning-small-1" in found
 
 
 # ---- parts --------------------------------------------------------------------------------------
 
 
 def test_a_part_says_so_and_the_whole_is_made_of_the_same_rows(tmp_path: Path) -> None:
-    cells = list(planned(tmp_path).values())
-    assert len(cells) == 8
-    results, _ = reproduce(NAME, **asked(tmp_path), only=())
+    more = asked(tmp_path, scale="small")
+    cells = list(planned(tmp_path, scale="small").values())
+    assert len(cells) == 36
+    results, _ = reproduce(NAME, **more, only=())
     assert results["rows"] == []
-    assert results["verdict"].startswith("A part of the table: 0 of 8 trainings")
+    assert results["verdict"].startswith("A part of the table: 0 of 36 trainings")
 
     keep(tmp_path, cells[:3])
-    listed = selection.listed(*prepare(NAME, **asked(tmp_path)))
-    assert [each["there"] for each in listed] == [True] * 3 + [False] * 5
-    results, _ = reproduce(NAME, **asked(tmp_path), only=())
+    listed = selection.listed(*prepare(NAME, **more))
+    assert [each["there"] for each in listed] == [True] * 3 + [False] * 33
+    results, _ = reproduce(NAME, **more, only=())
     assert results["held"] == "untested"
-    assert results["verdict"] == "A part of the table: 3 of 8 trainings."
-    assert "3 of 8 trainings" in (tmp_path / "table.md").read_text()
+    assert results["verdict"] == "A part of the table: 3 of 36 trainings."
+    assert "3 of 36 trainings" in (tmp_path / "table.md").read_text()
     assert results["tables"][0]["lines"] == [
         ["hopper/medium", "0.0 (n=1)", "10.0 (n=1)"],
         ["hopper/replay", "20.0 (n=1)", ""],
     ]
 
     keep(tmp_path, cells)
-    results, _ = reproduce(NAME, **asked(tmp_path))
+    results, _ = reproduce(NAME, **more)
     assert "A part" not in results["verdict"]
-    assert results["verdict"].startswith("IQM over 2 datasets: BC ")
+    assert results["held"] == "yes"
+    assert results["verdict"].startswith("IQM over 9 datasets: BC ")
     first = results["rows"][0]
-    assert first["commands"] == {"0": cells[0].command, "1": cells[4].command}
-    assert first["seeds"] == [0.0, 41.0]
+    assert first["commands"] == {"0": cells[0].command, "1": cells[18].command}
+    assert first["seeds"] == [0.0, 181.0]
     assert first["minutes"] == pytest.approx(4 / 2 / 60)
     assert first["milliseconds"] == pytest.approx(2.0)
     assert first["protocol"] == {"updates": 4, "episodes": 1}
@@ -187,7 +188,7 @@ def test_a_recipe_that_joins_adds_a_column(tmp_path: Path) -> None:
     more = asked(tmp_path, algorithms=("implicit_q_learning",))
     _, context = prepare(NAME, **more)
     assert context.algorithms == (*PAIR, "implicit_q_learning/small")
-    assert len(planned(tmp_path, algorithms=("implicit_q_learning",))) == 12
+    assert len(planned(tmp_path, algorithms=("implicit_q_learning",))) == 6
 
 
 def test_scores_of_other_commands_are_not_taken(tmp_path: Path) -> None:

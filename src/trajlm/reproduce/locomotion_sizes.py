@@ -80,7 +80,7 @@ PAPER: Mapping[str, Any] = {
     "flags": {"trajectory_transformer": ["--policy.horizon", "5", "--policy.beam-width", "32"]},
 }
 DEBUG: Mapping[str, Any] = {
-    "data": [["hopper", "medium", 400], ["hopper", "replay", 800]],
+    "data": [["hopper", "medium", 400]],
     "updates": {"other": 4},
     "episodes": {"other": 1},
     "seeds": {},

@@ -242,7 +242,7 @@ EXPERIMENT = Experiment(
             size="the same with a million steps of data and 100,000 updates, IQL a million",
             settings=PAPER,
         ),
-        "debug": Scale(minutes=1, size="2 datasets, 1 seed, 4 updates", seeds=1, settings=DEBUG),
+        "debug": Scale(minutes=1, size="one dataset, 1 seed, 4 updates", seeds=1, settings=DEBUG),
     },
     algorithms=ALGORITHMS,
     cells=cells,
