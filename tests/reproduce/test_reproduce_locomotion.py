@@ -183,6 +183,17 @@ def test_a_part_says_so_and_the_whole_is_made_of_the_same_rows(tmp_path: Path) -
         assert (tmp_path / name).stat().st_size > 0
 
 
+def test_one_dataset_has_scores_and_no_statistic(tmp_path: Path) -> None:
+    more = asked(tmp_path, seeds=1)
+    context = prepare(NAME, **more)[1]
+    keep(tmp_path, locomotion_table.cells(context))
+    found = locomotion_table.run(context)
+    assert found.verdict == (
+        "No statistic over datasets: hopper/medium, BC 0.0; hopper/medium, Decision Transformer 10.0."
+    )
+    assert found.picture["aggregates"] == []
+
+
 def test_a_recipe_that_joins_adds_a_column(tmp_path: Path) -> None:
     reproduce(NAME, **asked(tmp_path), only=())
     more = asked(tmp_path, algorithms=("implicit_q_learning",))

@@ -161,7 +161,12 @@ def findings(
         if each["statistic"] == "IQM"
     )
     claims = "; ".join(words for words, _ in checks)
-    told = f"IQM over {len(over[0]['datasets'])} datasets: {means}. " if over else ""
+    told = ""
+    if over:
+        told = f"IQM over {len(over[0]['datasets'])} datasets: {means}. "
+    elif there == count:
+        each_score = (f"{r['dataset']}, {called[r['recipe']]} {r['mean']:.1f}" for r in rows)
+        told = f"No statistic over datasets: {'; '.join(each_score)}. "
     measures = " or ".join(MEASURES[name] for name in dict.fromkeys(r["measure"] for r in rows))
     return Findings(
         held=context.held(sum(held for _, held in checks), of=len(checks)),
