@@ -119,7 +119,10 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-EXPERIMENTS = ("key-to-door", "shortest-path", "return-conditioning", "credit-and-data", "mazes")
+EXPERIMENTS = (
+    *("key-to-door", "shortest-path", "return-conditioning", "credit-and-data"),
+    *("mazes", "locomotion-table"),
+)
 
 
 def files_of_the_project() -> dict[str, bytes]:

@@ -112,7 +112,7 @@ def test_a_printed_tree_is_read_by_levels() -> None:
 
 
 def test_links_inside_the_pages_lead_somewhere() -> None:
-    for page in (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/LOG.md"):
+    for page in (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/LOG.md", "docs/results.md"):
         text = (REPOSITORY / page).read_text()
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
             there = (REPOSITORY / page).parent / target

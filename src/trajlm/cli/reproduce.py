@@ -10,7 +10,10 @@ from typing import Any
 from trajlm.cli import flags, tables
 from trajlm.cli.logs import to_stderr
 from trajlm.cli.progress import reporting
-from trajlm.reproduce import catalogue
+from trajlm.core.errors import UsageError
+from trajlm.reproduce import catalogue, selection
+from trajlm.reproduce.base import Experiment
+from trajlm.reproduce.context import Context
 
 LISTED = ("small", "paper")
 
@@ -27,10 +30,18 @@ class ReproduceFlags:
     """Recipes that take part, ALGORITHM/RECIPE, installed ones too; the experiment's by default."""
     output: str | None = None
     """The run folder; runs/reproduce/NAME-SCALE by default. One that is there is gone on with."""
+    data: tuple[str, ...] = ()
+    """Data of your own in place of the experiment's, files or ids, where it takes them."""
+    cells: bool = False
+    """List the trainings of an experiment that can be made in parts, with their commands; run nothing."""
+    only: tuple[str, ...] = ()
+    """Run these trainings alone, by name or shell pattern; results are made of what is there."""
+    kept: bool = False
+    """Make the results of the trainings that are there; run nothing."""
     workers: int = 2
     """Trainings at a time, each with one thread."""
     gallery: bool = False
-    """Write docs/gallery.md of the results in results/, in a checkout; run nothing."""
+    """Write docs/gallery.md and the table of docs/results.md from results/, in a checkout; run nothing."""
     json: bool = False
     """Print JSON."""
     verbose: bool = False
@@ -51,21 +62,33 @@ def main(argv: Sequence[str]) -> int:
     to_stderr(verbose=arguments.verbose)
     if arguments.gallery:
         from trajlm.reproduce.gallery import write_gallery
+        from trajlm.reproduce.results_page import write_results_page
 
         print(write_gallery(Path.cwd()))
+        print(write_results_page(Path.cwd()))
         return 0
     if name is None:
         _list(as_json=arguments.json)
         return 0
-    from trajlm.reproduce.reproduce import reproduce
+    from trajlm.reproduce.reproduce import prepare, reproduce
 
+    asked: Any = {
+        "scale": arguments.scale,
+        "seeds": arguments.seeds,
+        "algorithms": arguments.algorithms,
+        "output": None if arguments.output is None else Path(arguments.output),
+        "data": arguments.data,
+    }
+    if arguments.kept and arguments.only:
+        raise UsageError("--kept runs nothing and --only some trainings: give one of them")
+    if arguments.cells:
+        _list_cells(*prepare(name, **asked), as_json=arguments.json)
+        return 0
     with reporting() as progress:
         results, folder = reproduce(
             name,
-            scale=arguments.scale,
-            seeds=arguments.seeds,
-            algorithms=arguments.algorithms,
-            output=None if arguments.output is None else Path(arguments.output),
+            **asked,
+            only=() if arguments.kept else arguments.only or None,
             workers=arguments.workers,
             progress=progress,
         )
@@ -105,6 +128,16 @@ def _list(*, as_json: bool) -> None:
     ]
     caption = "times on two cores; trajlm reproduce NAME --scale small"
     tables.print_table("", ["experiment", "question", *LISTED], rows, caption=caption, whole=1)
+
+
+def _list_cells(experiment: Experiment, context: Context, *, as_json: bool) -> None:
+    """A line each, its parts between tabs, so that other programs can take them apart."""
+    found = selection.listed(experiment, context)
+    if as_json:
+        tables.print_json(found)
+        return
+    for each in found:
+        print(each["name"], "there" if each["there"] else "missing", each["command"], sep="\t")
 
 
 def _scale(scale: Any) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from trajlm.reproduce.context import Context
+    from trajlm.runs.cells import Cell
 
 Held = Literal["yes", "partly", "no", "untested"]
 SCALES = ("small", "paper", "debug")
@@ -85,8 +86,11 @@ class Experiment:
     `refuses(recipe)`: why an algorithm cannot take part, None where it can; what can only be known
     with the data in hand (its spaces) is the library's to check. `run` measures; `draw(results,
     figure)` fills an empty figure of `figure_size` inches from the mapping of results.json;
-    `further`, by file name, are `write(results, path)` of other pictures and films beside it, which
-    return None where this machine cannot draw them.
+    `further`, by file name, are `write(results, path)` of other pictures, films and tables beside it,
+    which return None where this machine cannot draw them.
+    `cells(context)`, where it is given, lists all trainings: they can then be run a few at a time,
+    and `run` makes its findings of the rows that are there. `takes_data`: it can be run on data of
+    the user's, `context.data`, in place of its own.
     """
 
     name: str
@@ -104,6 +108,8 @@ class Experiment:
     further: Mapping[str, Callable[[Mapping[str, Any], Path], Path | None]] = field(
         default_factory=dict
     )
+    cells: Callable[[Context], Sequence[Cell]] | None = None
+    takes_data: bool = False
     figure_size: tuple[float, float] = (10.0, 6.0)
     version: int = 1
 

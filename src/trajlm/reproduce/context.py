@@ -19,14 +19,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trajlm.core.errors import DataError, TrajlmError
 from trajlm.core.files import json_bytes, replace_file
 from trajlm.reproduce import taking_part
 from trajlm.reproduce.base import Held, Scale
-from trajlm.runs.cells import Cell, Progress, Row, run_cells
+from trajlm.runs.cells import (
+    ROWS_FILE,
+    Cell,
+    Progress,
+    Row,
+    read_rows,
+    refuse_other_commands,
+    run_cells,
+)
 from trajlm.runs.folder import finite
+
+if TYPE_CHECKING:
+    from trajlm.data.store import TrajectoryStore
 
 DATASETS_FILE = "datasets.json"
 CLOCK_FILE = "clock.json"
@@ -38,7 +49,11 @@ class TrainingsFailed(TrajlmError):
 
 @dataclass(kw_only=True)
 class Context:
-    """One run of an experiment. `algorithms` are recipes, ALGORITHM/RECIPE; `seeds` 0 to N-1."""
+    """One run of an experiment. `algorithms` are recipes, ALGORITHM/RECIPE; `seeds` 0 to N-1.
+
+    `data`: references of the user's own data, in place of the experiment's. `only`: names of the
+    trainings that this call may run; None: all.
+    """
 
     scale_name: str
     scale: Scale
@@ -47,9 +62,12 @@ class Context:
     folder: Path
     workers: int = 2
     progress: Progress | None = None
+    data: tuple[str, ...] = ()
+    only: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         self.commands: dict[str, str] = {}
+        self._promised: dict[str, Callable[[], object]] = {}
         self._started = time.monotonic()
         self._before = float(self._read(CLOCK_FILE).get("seconds", 0.0))
 
@@ -84,16 +102,18 @@ class Context:
         if not folder.exists():
             self._tell(f"making {dataset_id}", 0.0)
             make(self.folder / "data")
-        found = load_dataset(str(folder)).content_hash
+        self._note_data(dataset_id, load_dataset(str(folder)).content_hash, place=str(folder))
+        return str(folder)
+
+    def _note_data(self, name: str, found: str, *, place: str) -> None:
         known = self.datasets
-        if known.get(dataset_id, found) != found:
+        if known.get(name, found) != found:
             raise DataError(
-                f"{folder}: no longer the data that this run began with; give it back, or choose "
+                f"{place}: no longer the data that this run began with; give it back, or choose "
                 "another --output"
             )
-        if dataset_id not in known:
-            self._write(DATASETS_FILE, {**known, dataset_id: found})
-        return str(folder)
+        if name not in known:
+            self._write(DATASETS_FILE, {**known, name: found})
 
     def shipped(self, body: str, tier: str, *, steps: int, part: str = "") -> str:
         """The path of a tier of a body, of `steps` steps, from the shipped behaviours.
@@ -106,6 +126,34 @@ class Context:
         key = f"{part}/{name}" if part else name
         self.commands[key] = f"trajlm collect {body}/{tier} --steps {steps}"
         return self.dataset(key, lambda root: collect(body, tier, steps=steps, root=root / part))
+
+    def promised(self, body: str, tier: str, *, steps: int) -> str:
+        """As `shipped`, but collected only when a training needs it."""
+        from trajlm.collect.collector import dataset_id
+
+        name = dataset_id(body, tier)
+        path = str(self.folder / "data" / name)
+        self.commands[name] = f"trajlm collect {body}/{tier} --steps {steps}"
+        self._promised[path] = lambda: self.shipped(body, tier, steps=steps)
+        return path
+
+    def given(self, reference: str) -> TrajectoryStore:
+        """A dataset of the user's, for `--data reference`; its hash goes into the results.
+
+        Raises `DataError` where it cannot be read, or names no environment to be scored in.
+        """
+        from trajlm.data.load import load_dataset
+
+        store = load_dataset(reference)
+        if store.env_id is None:
+            raise DataError(
+                f"{reference}: names no environment, so nothing can be scored; set the file's attribute "
+                "env_id, or name it as D4RL does (hopper_medium-v2.hdf5)"
+            )
+        self._promised[reference] = lambda: self._note_data(
+            store.name, store.content_hash, place=reference
+        )
+        return store
 
     @property
     def datasets(self) -> dict[str, str]:
@@ -141,13 +189,30 @@ class Context:
     def train(self, cells: Sequence[Cell]) -> list[Row]:
         """The rows of all cells in their order: `keys`, `command`, `protocol`, `rows` (one a target),
         `timing` of the evaluation (seconds), `returns` (every episode's, in the order of targets and
-        seeds).
+        seeds), `updates_per_s` of the training.
 
-        Runs what is not there, `workers` at a time. Raises `UsageError` where an algorithm does not
+        Runs what is not there, `workers` at a time; where `only` is set, no more than it names, and
+        rows that are then not there are left out. Raises `UsageError` where an algorithm does not
         fit its data, `TrainingsFailed` once the others have ended, `Interrupted` after a signal.
         """
-        taking_part.refuse_misfits(cells)
-        return self._rows(cells)
+        rows = self._kept()
+        wanted = [cell for cell in cells if self.only is None or cell.name in self.only]
+        missing = [cell for cell in wanted if cell.keys not in rows]
+        for data in dict.fromkeys(map(taking_part.data_of, missing)):
+            self._promised.get(data, lambda: None)()
+        taking_part.refuse_misfits(missing)
+        self._rows(wanted)
+        self.commands |= {cell.name: cell.command for cell in cells}
+        rows = self._kept()
+        refuse_other_commands(cells, rows, self.folder / ROWS_FILE)
+        return [rows[cell.keys] for cell in cells if cell.keys in rows]
+
+    def kept_keys(self) -> set[tuple[str, ...]]:
+        """The keys of the cells whose rows are there."""
+        return set(self._kept())
+
+    def _kept(self) -> dict[tuple[str, ...], Row]:
+        return {tuple(row["keys"]): row for row in read_rows(self.folder / ROWS_FILE)}
 
     def evaluation(
         self,

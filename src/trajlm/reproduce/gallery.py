@@ -12,10 +12,12 @@ from trajlm.core.formats import REPRODUCTION_FORMAT
 from trajlm.reproduce import catalogue
 from trajlm.reproduce.base import Experiment
 from trajlm.reproduce.picture import PICTURE
+from trajlm.reproduce.table_files import markdown
 from trajlm.runs.folder import read_json
 
 PAGE = Path("docs") / "gallery.md"
 RESULTS = Path("results")
+PICTURES = (".png", ".svg", ".gif")
 HELD = {
     "yes": "It held.",
     "partly": "It held in part.",
@@ -72,7 +74,10 @@ def section(experiment: Experiment, results: Mapping[str, Any] | None) -> str:
     lines += [f"**Found**: {HELD[results['held']]} {results['verdict']}", ""]
     lines += [f"![{experiment.alt}]({place}/{PICTURE}.png)", ""]
     for name in experiment.further:
-        lines += [f"![{experiment.title}: {Path(name).stem}]({place}/{name})", ""]
+        if Path(name).suffix in PICTURES:
+            lines += [f"![{experiment.title}: {Path(name).stem}]({place}/{name})", ""]
+        else:
+            lines += [f"The tables as a file: [{name}]({place}/{name})", ""]
     for table in results["tables"]:
         lines += [
             f"{table['title']}",
@@ -83,14 +88,6 @@ def section(experiment: Experiment, results: Mapping[str, Any] | None) -> str:
         ]
     lines += ["```sh", results["command"], "```", "", made(results, place), ""]
     return "\n".join(lines)
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-    """A table of results.json in Markdown."""
-    lines = [table["columns"], ["---"] + ["---:"] * (len(table["columns"]) - 1), *table["lines"]]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
 
 
 def made(results: Mapping[str, Any], place: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from trajlm.core.errors import Interrupted, StorageError, UsageError
 from trajlm.core.formats import REPRODUCTION_FORMAT
-from trajlm.reproduce import catalogue, taking_part
+from trajlm.reproduce import catalogue, selection, taking_part
 from trajlm.reproduce.base import Experiment, Findings
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.picture import draw
@@ -33,45 +33,32 @@ def reproduce(
     seeds: int | None = None,
     algorithms: Sequence[str] = (),
     output: Path | None = None,
+    data: Sequence[str] = (),
+    only: Sequence[str] | None = None,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Run an experiment, or go on with one; its results.json as a mapping, and its folder.
 
     `seeds` and `algorithms` default to the experiment's; `output` to runs/reproduce/NAME-SCALE.
+    `data`: references of the user's own data, where the experiment takes them. `only`: names of
+    trainings, or shell patterns of them, where it can be made in parts; an empty one runs nothing and
+    makes the results of what is there.
     Raises `UsageError` for unknown names and an algorithm that does not fit, `StorageError` for a
     folder that another protocol made, `Interrupted` after SIGINT: the same call then goes on.
     """
-    experiment = catalogue.experiment(name)
-    chosen = catalogue.scale_of(experiment, scale)
-    count = chosen.seeds if seeds is None else seeds
-    if count < 1:
-        raise UsageError(f"--seeds: {count} is below 1")
+    experiment, context = prepare(
+        name, scale=scale, seeds=seeds, algorithms=algorithms, output=output, data=data
+    )
     if workers < 1:
         raise UsageError(f"--workers: {workers} is below 1")
-    recipes = taking_part.recipes(experiment, algorithms)
-    folder = output or Path("runs") / "reproduce" / f"{name}-{scale}"
-    protocol = {
-        "experiment": name,
-        "version": experiment.version,
-        "scale": scale,
-        "seeds": list(range(count)),
-        "algorithms": list(recipes),
-        "settings": dict(chosen.settings),
-    }
-    refuse_other_protocol(folder, protocol)
+    context.workers, context.progress = workers, progress
+    if only is not None:
+        context.only = selection.chosen(experiment, context, only)
+    folder, protocol = context.folder, protocol_of(experiment, context)
     make_folder(folder)
     with RunLock(folder):
         makers = _note_protocol(folder, protocol)
-        context = Context(
-            scale_name=scale,
-            scale=chosen,
-            seeds=tuple(range(count)),
-            algorithms=recipes,
-            folder=folder,
-            workers=workers,
-            progress=progress,
-        )
         try:
             findings = experiment.run(context)
         except KeyboardInterrupt:
@@ -86,6 +73,59 @@ def reproduce(
         for name, write in experiment.further.items():
             write(results, folder / name)
     return results, folder
+
+
+def prepare(
+    name: str,
+    *,
+    scale: str = "small",
+    seeds: int | None = None,
+    algorithms: Sequence[str] = (),
+    output: Path | None = None,
+    data: Sequence[str] = (),
+) -> tuple[Experiment, Context]:
+    """An experiment and what its run would be handed, checked; nothing is written.
+
+    Where it can be made in parts, recipes that took part in `output` before go on taking part.
+    """
+    experiment = catalogue.experiment(name)
+    chosen = catalogue.scale_of(experiment, scale)
+    count = chosen.seeds if seeds is None else seeds
+    if count < 1:
+        raise UsageError(f"--seeds: {count} is below 1")
+    if data and not experiment.takes_data:
+        raise UsageError(f"--data: {name} makes its own data; see trajlm reproduce {name} --help")
+    recipes = taking_part.recipes(experiment, algorithms)
+    folder = output or Path("runs") / "reproduce" / f"{name}-{scale}"
+    if experiment.cells is not None and (folder / PROTOCOL_FILE).is_file():
+        before = read_json(folder / PROTOCOL_FILE).get("algorithms", [])
+        recipes = tuple(dict.fromkeys((*before, *recipes)))
+    context = Context(
+        scale_name=scale,
+        scale=chosen,
+        seeds=tuple(range(count)),
+        algorithms=recipes,
+        folder=folder,
+        data=tuple(data),
+    )
+    checked = protocol_of(experiment, context)
+    if experiment.cells is not None:
+        del checked["algorithms"]
+    refuse_other_protocol(folder, checked)
+    return experiment, context
+
+
+def protocol_of(experiment: Experiment, context: Context) -> dict[str, Any]:
+    """What a folder is of, as protocol.json keeps it."""
+    return {
+        "experiment": experiment.name,
+        "version": experiment.version,
+        "scale": context.scale_name,
+        "seeds": list(context.seeds),
+        "algorithms": list(context.algorithms),
+        "settings": dict(context.settings),
+        **({"data": list(context.data)} if experiment.takes_data else {}),
+    }
 
 
 def refuse_other_protocol(folder: Path, protocol: Mapping[str, Any]) -> None:
@@ -156,4 +196,6 @@ def command(experiment: Experiment, protocol: Mapping[str, Any]) -> str:
         words += ["--seeds", str(len(protocol["seeds"]))]
     if tuple(protocol["algorithms"]) != experiment.algorithms:
         words += ["--algorithms", *protocol["algorithms"]]
+    if protocol.get("data"):
+        words += ["--data", *protocol["data"]]
     return shlex.join(words)

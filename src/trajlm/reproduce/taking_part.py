@@ -19,6 +19,9 @@ TITLES = {
     "trajectory_transformer": "Trajectory Transformer",
     "behavior_cloning": "BC",
     "percent_behavior_cloning": "%BC",
+    "percent_behavior_cloning/ten": "10%BC",
+    "percent_behavior_cloning/twenty-five": "25%BC",
+    "percent_behavior_cloning/forty": "40%BC",
     "dynamics_ensemble": "single-step ensemble",
     "implicit_q_learning": "IQL",
 }
@@ -53,7 +56,7 @@ def _recipes_of(experiment: Experiment, reference: str) -> list[str]:
 
 def algorithm_title(recipe: str) -> str:
     """A recipe, or an algorithm's name, as tables and pictures call it."""
-    return TITLES.get(recipe.split("/")[0], recipe)
+    return TITLES.get(recipe) or TITLES.get(recipe.split("/")[0], recipe)
 
 
 def titles(recipes: Sequence[str]) -> dict[str, str]:
@@ -115,12 +118,13 @@ def refuse_misfits(cells: Sequence[Cell]) -> None:
     for recipe in sorted({cell.arguments[0] for cell in cells if cell.scored}):
         if not resolve(recipe).entry.algorithm_class.acts:
             raise UsageError(f"{recipe} cannot take part: it has no policy to score")
-    pairs = {(cell.arguments[0], _data_of(cell)) for cell in cells}
+    pairs = {(cell.arguments[0], data_of(cell)) for cell in cells}
     for recipe, data in sorted(pairs):
         _refuse_misfit(recipe, data)
 
 
-def _data_of(cell: Cell) -> str:
+def data_of(cell: Cell) -> str:
+    """What a training is trained on: a path or another reference."""
     return cell.arguments[cell.arguments.index("--data") + 1]
 
 

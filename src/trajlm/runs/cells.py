@@ -186,6 +186,8 @@ def read_cell(cell: Cell, runs: Path) -> Row:
         }
     else:
         known = trained_facts(run)
+    if not cell.evaluates:
+        scores["updates_per_s"] = _meta(run)["training"]["updates_per_s"]
     protocol = {key: known.get(key) for key in KEPT}
     if cell.updates is not None and protocol["updates"] != cell.updates:
         raise StorageError(f"{run} holds {protocol['updates']} updates; choose another folder")
@@ -194,7 +196,7 @@ def read_cell(cell: Cell, runs: Path) -> Row:
 
 def trained_facts(run: Path) -> Row:
     """What meta.json knows of a run, under the names of a protocol of scores."""
-    meta = json.loads((run / "meta.json").read_text())
+    meta = _meta(run)
     return {
         **meta,
         **meta["versions"],
@@ -202,6 +204,11 @@ def trained_facts(run: Path) -> Row:
         "precision": meta["precision"]["name"],
         "updates": meta["training"]["step"],
     }
+
+
+def _meta(run: Path) -> Row:
+    found: Row = json.loads((run / "meta.json").read_text())
+    return found
 
 
 def read_returns(path: Path) -> list[float]:
