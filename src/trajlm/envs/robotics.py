@@ -103,8 +103,8 @@ def discard_model_file(environment: gymnasium.Env[Any, Any]) -> None:
 
 @cache
 def installed() -> bool:
-    """Whether Gymnasium-Robotics is there; registers its environments, once. What it prints goes to the log, and the entries of
-    Gymnasium's own that it replaces by older ones stay."""
+    """Whether Gymnasium-Robotics is there; registers its environments, once. What it prints goes to
+    the log, and the entries of Gymnasium's own that it replaces by older ones stay."""
     before = dict(gymnasium.registry)
     said = io.StringIO()
     try:

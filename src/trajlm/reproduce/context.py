@@ -223,7 +223,8 @@ class Context:
         guide: Cell | None = None,
     ) -> Cell:
         """A further evaluation of the run of `of`, one thread: for `evaluate`. `keys` are added to
-        those of `of`; `policy` are settings of its policy that differ from the run's, `guide` a cell whose critic guides its plans."""
+        those of `of`; `policy` are settings of its policy that differ from the run's, `guide` a cell
+        whose critic guides its plans."""
         arguments = ["--episodes", str(episodes), "--threads", "1", "--evaluation.no-video"]
         for name, value in (policy or {}).items():
             arguments += [f"--policy.{name.replace('_', '-')}", str(value)]
