@@ -141,7 +141,7 @@ def _list_cells(experiment: Experiment, context: Context, *, as_json: bool) -> N
 
 
 def _scale(scale: Any) -> str:
-    time = f"{scale.minutes:g} min" if scale.minutes < 90 else f"{scale.minutes / 60:.0f} h"
+    time = f"{scale.minutes:g} min" if scale.minutes < 120 else f"{scale.minutes / 60:.0f} h"
     return f"{time}: {scale.size}"
 
 
