@@ -20,6 +20,7 @@ from trajlm.runs.cells import Cell
 from trajlm.runs.config import resolve
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TABLE = "locomotion-table"
 PROTOCOL = {
     "experiment": "return-conditioning",
     "version": 1,
@@ -98,6 +99,13 @@ def test_the_list_shows_every_experiment_with_times(capsys: pytest.CaptureFixtur
         (["return-conditioning", "--algorithms", "behavior_cloning/small"], 2, "no target return"),
         (["long-horizon", "--algorithms", "behavior_cloning/small"], 2, "predicts no states"),
         (["credit-and-data", "--algoritms", "x"], 2, "--algorithms"),
+        (["credit-and-data", "--only", "x"], 2, "run as a whole"),
+        (["credit-and-data", "--cells"], 2, "run as a whole"),
+        (["credit-and-data", "--data", "x.hdf5"], 2, "makes its own data"),
+        ([TABLE, "--only", "hopper-medium-behaviour_cloning-small-0"], 2, "did you mean 'hopper-"),
+        ([TABLE, "--only", "zzz"], 2, "--cells"),
+        ([TABLE, "--kept", "--only", "x"], 2, "one of them"),
+        ([TABLE, "--data", "none.hdf5", "--cells"], 3, "no such file"),
     ],
 )
 def test_bad_input_is_one_line_that_says_why(

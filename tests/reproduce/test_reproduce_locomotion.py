@@ -108,34 +108,6 @@ def test_the_trainings_are_listed_with_their_commands_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        ([NAME, "--only", "hopper-medium-behaviour_cloning-small-0"], 2, "did you mean 'hopper-"),
-        ([NAME, "--only", "zzz"], 2, "--cells"),
-        (["credit-and-data", "--only", "x"], 2, "run as a whole"),
-        (["credit-and-data", "--cells"], 2, "run as a whole"),
-        (["credit-and-data", "--data", "x.hdf5"], 2, "makes its own data"),
-        ([NAME, "--kept", "--only", "x"], 2, "one of them"),
-        ([NAME, "--data", "none.hdf5", "--cells"], 3, "no such file"),
-    ],
-)
-def test_bad_input_is_one_line_that_says_why(
-    arguments: list[str],
-    status: int,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["reproduce", *arguments, "--scale", "debug"]) == status
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1
-    assert words in told[0]
-    assert not list(tmp_path.iterdir())
-
-
 def test_shell_patterns_choose(tmp_path: Path) -> None:
     prepared = prepare(NAME, **asked(tmp_path, scale="small"))
     found = selection.chosen(*prepared, ["hopper-replay-*", "*medium-behavior*-1"])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PANELS = 7
 PANEL, GAP = (180, 140), 6
 """Of a rendered body: its picture's width and height, and the line between two bodies."""
-MOMENTS = 33
-"""Steps at which a curve is drawn."""
+POINTS = 33
+"""How many of its steps a curve is drawn at."""
 STRIDE, FILM_RATE = 2, 12.0
 """Of the film: steps from one picture to the next, and pictures a second."""
 LABELS = {
@@ -43,22 +43,21 @@ def draw_curves(
     curves: Sequence[tuple[str, Mapping[str, Sequence[float]]]],
     *,
     methods: Sequence[str],
-    references: Sequence[tuple[str, Mapping[str, Sequence[float]]]] = (),
+    reference: Mapping[str, Sequence[float]] | None,
     title: str,
 ) -> None:
-    """Values over steps with their intervals, in the colours of `methods`; `references` are dashed,
-    in grey."""
+    """Values over steps with their intervals, in the colours of `methods`; `reference` is dashed, in
+    grey."""
     factor = 100.0 if measure == "plausible" else 1.0
     for name, curve in curves:
         color = picture.SERIES[methods.index(name) % len(picture.SERIES)]
         _draw(axes, curve, factor, color=color, line="-")
-    for number, (_, curve) in enumerate(references):
-        line = picture.DASHES[1 + number % 3]
-        _draw(axes, curve, factor, color=picture.MUTED, line=line)
+    if reference is not None:
+        _draw(axes, reference, factor, color=picture.MUTED, line=picture.DASHES[1])
     if measure == "plausible":
         axes.set_ylim(-3, 103)
     if measure == "error":
-        highest = max((max(curve["high"]) for _, curve in (*curves, *references)), default=1.0)
+        highest = max(max(curve["high"]) for _, curve in curves)
         axes.set_ylim(0, min(3.0, 1.15 * highest))
     if measure == "log_likelihood":
         axes.set_ylim(-8, 4)
@@ -66,7 +65,7 @@ def draw_curves(
 
 
 def marks(methods: Sequence[str]) -> tuple[list[Any], list[str]]:
-    """What a legend shows: the methods' lines, and that of the references."""
+    """What a legend shows: the methods' lines, and that of the reference."""
     colors = [(picture.SERIES[n % len(picture.SERIES)], "-") for n in range(len(methods))]
     return picture.lines(*colors, (picture.MUTED, picture.DASHES[1])), [*methods, "the truth"]
 
@@ -74,8 +73,8 @@ def marks(methods: Sequence[str]) -> tuple[list[Any], list[str]]:
 def _draw(
     axes: Axes, curve: Mapping[str, Sequence[float]], factor: float, *, color: str, line: Any
 ) -> None:
-    """At about `MOMENTS` steps."""
-    apart = max(1, len(curve["value"]) // MOMENTS)
+    """At about `POINTS` steps."""
+    apart = max(1, len(curve["value"]) // POINTS)
     steps = np.arange(len(curve["value"]), 0, -apart)[::-1]
     value, low, high = (
         factor * np.asarray(curve[end])[steps - 1] for end in ("value", "low", "high")

@@ -156,14 +156,7 @@ def rollouts(
         points.append(point.observations)
         apart.append(errors(point.observations, true, std=std))
         if not chosen:
-            drawn = np.stack(
-                [
-                    _predict(
-                        world, scene, actions=recorded.actions, draw=samples * number + n
-                    ).observations
-                    for n in range(samples)
-                ]
-            )
+            drawn = _drawn(world, scene, draws=samples * number + np.arange(samples))
             density.append(log_likelihoods(drawn, true, std=std))
     found["error"] = curve(np.concatenate(apart))
     if density:
@@ -207,15 +200,24 @@ def _actions(
     return None if world.models_actions else driver
 
 
-def _predict(
-    world: WorldModel, scene: Scene, *, actions: Any, draw: int | None = None
-) -> Prediction:
-    """The likeliest future of every window, or the draw of this number."""
-    count, horizon = scene.recorded.observations.shape[:2]
-    seeds = None if draw is None else SAMPLE_SEED * (draw + 1) + np.arange(count)
-    return world.predict(
-        scene.recorded.past.last(world.context), horizon=horizon, actions=actions, seeds=seeds
-    )
+def _predict(world: WorldModel, scene: Scene, *, actions: Any) -> Prediction:
+    """The likeliest future of every window."""
+    past, horizon = scene.recorded.past.last(world.context), scene.recorded.observations.shape[1]
+    return world.predict(past, horizon=horizon, actions=actions)
+
+
+def _drawn(world: WorldModel, scene: Scene, *, draws: np.ndarray) -> np.ndarray:
+    """(S, N, H, O): futures of every window under the recorded actions, of these draws (S,); all at
+    once, for a pass of few rows costs as much as one of many."""
+    recorded = scene.recorded
+    count, horizon = recorded.observations.shape[:2]
+    rows = np.tile(np.arange(count), len(draws))
+    seeds = SAMPLE_SEED * (np.repeat(draws, count) + 1) + rows
+    found = world.predict(
+        recorded.past.last(world.context).select(rows),
+        horizon=horizon, actions=recorded.actions[rows], seeds=seeds,
+    )  # fmt: skip
+    return found.observations.reshape(len(draws), count, horizon, -1)
 
 
 def _worth(scene: Scene, measured: Measured, *, seeds: int) -> dict[str, Any]:

@@ -115,9 +115,9 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
             if not curves:
                 own.set_axis_off()
                 continue
-            references = [(TRUTH, rows[0][measure])] if seen == WHOLE else []
+            reference = rows[0][measure] if seen == WHOLE else None
             pictures.draw_curves(
-                own, measure, curves, methods=methods, references=references, title=title
+                own, measure, curves, methods=methods, reference=reference, title=title
             )
         axes[0, column].set_title(f"{ENVIRONMENTS[body]}\n{PANELS[0][3]}")
         axes[-1, column].set_xlabel("steps ahead")

@@ -143,7 +143,7 @@ def findings(context: Context, rows: Rows, drawn: Mapping[str, Any]) -> Findings
         for (recipe, guide), success in inside.items():
             if guide is not None:
                 parts = inside[recipe, None], inside[guide, None]
-                held.append(success >= max(parts))
+                held.append(success > max(parts))
                 words.append(
                     f"{TITLES[maze]} {100 * success:.0f}% (search alone {100 * parts[0]:.0f}%, "
                     f"critic's own policy {100 * parts[1]:.0f}%)"
