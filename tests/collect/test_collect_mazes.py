@@ -14,8 +14,8 @@ from trajlm.data.load import load_dataset
 from trajlm.data.sources.minari import write
 from trajlm.data.store import TrajectoryStore
 from trajlm.envs.maze_map import MAZES, MazeMap
+from trajlm.runs.assembly import assemble
 from trajlm.runs.config import resolve
-from trajlm.runs.offline import assemble
 
 UMAZE = "pointmaze-umaze"
 MAP = MazeMap(walls=((1, 1, 1, 1, 1), (1, 0, 0, 0, 1), (1, 1, 1, 0, 1), (1, 0, 0, 0, 1), (1,) * 5))

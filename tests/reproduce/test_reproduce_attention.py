@@ -23,9 +23,9 @@ from trajlm.reproduce.attention_patterns import (
     Tokens,
 )
 from trajlm.reproduce.reproduce import reproduce
+from trajlm.runs.assembly import Assembly, assemble
 from trajlm.runs.attention import mean_attention, whole_windows
 from trajlm.runs.config import resolve
-from trajlm.runs.offline import Assembly, assemble
 
 
 @pytest.fixture(scope="module", params=[f"{PLANNER}/debug", f"{CONDITIONED}/debug"])

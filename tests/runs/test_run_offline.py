@@ -14,9 +14,10 @@ from trajlm.core.config import merge
 from trajlm.core.errors import DataError, StorageError, UsageError
 from trajlm.data.sources.arrays import from_arrays
 from trajlm.data.store import TrajectoryStore
+from trajlm.runs.assembly import hold_out
 from trajlm.runs.config import resolve
 from trajlm.runs.folder import read_json
-from trajlm.runs.offline import Run, hold_out, resume
+from trajlm.runs.offline import Run, resume
 
 RECIPE = "decision_transformer/debug"
 

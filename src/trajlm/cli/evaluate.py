@@ -89,9 +89,9 @@ def _defaults(base: RunConfig) -> Any:
 
 
 def _evaluate(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any], Path]:
-    from trajlm.runs import group, offline, scoring
+    from trajlm.runs import group, machine, scoring
 
-    device = offline.set_machine(device=arguments.device, threads=arguments.threads)
+    device = machine.set_machine(device=arguments.device, threads=arguments.threads)
     config = dataclasses.replace(base, policy=arguments.policy, evaluation=arguments.evaluation)
     shared = {
         "config": config,

@@ -99,14 +99,14 @@ def _defaults(base: RunConfig) -> Any:
 
 def _plan(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
     from trajlm.report.plan_pictures import draw_curves
-    from trajlm.runs import group, offline, open_loop, plan
+    from trajlm.runs import assembly, group, machine, open_loop, plan
     from trajlm.runs.guide import load_guide
 
     if min(arguments.steps, arguments.video_steps) < 0:
         raise UsageError("--steps and --video-steps: expected 0 or more")
     if group.is_group(folder):
         raise UsageError(f"{folder} is a group of seeds; name one of its runs")
-    device = offline.set_machine(device=arguments.device, threads=arguments.threads)
+    device = machine.set_machine(device=arguments.device, threads=arguments.threads)
     config = dataclasses.replace(base, policy=arguments.policy)
     model, facts, place = _model(folder, config, arguments, device=device)
     output = Path(arguments.output) if arguments.output else place
@@ -128,7 +128,7 @@ def _plan(folder: Path, base: RunConfig, arguments: Any) -> tuple[dict[str, Any]
         if arguments.open_loop:
             open_loop.open_loop(
                 scene,
-                offline.load_store(config),
+                assembly.load_store(config),
                 start=arguments.steps,
                 horizon=scene.policy.horizon,
                 output=written,

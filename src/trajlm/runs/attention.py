@@ -15,8 +15,8 @@ import torch
 from trajlm.algorithms.base import Algorithm
 from trajlm.core.errors import DataError
 from trajlm.nn.attention_maps import recorded_attention
+from trajlm.runs.assembly import Assembly, assemble, load_store
 from trajlm.runs.folder import read_run
-from trajlm.runs.offline import Assembly, assemble, load_store
 from trajlm.sequence.batch import SequenceBatch
 from trajlm.training.checkpoint import artefact_folder, load_artefact
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from trajlm.algorithms.base import Algorithm
 from trajlm.core.config import merge
+from trajlm.runs.assembly import load_store
 from trajlm.runs.config import RunConfig, resolve
 from trajlm.runs.folder import META_FILE, RESULTS_FILE, RUN_FILE, read_json, read_run
-from trajlm.runs.offline import final_evaluation, load_store, resume, run
+from trajlm.runs.offline import final_evaluation, resume, run
 from trajlm.runs.open_loop import OPEN_LOOP_FILE, open_loop
 from trajlm.runs.pace import EPISODE_STEPS, Pace, acting_seconds, measure, with_updates
 from trajlm.runs.plan import Scene, plan_once, saved_model

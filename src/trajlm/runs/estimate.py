@@ -11,8 +11,9 @@ from typing import Any
 
 from trajlm.core.config import to_mapping
 from trajlm.data.store import TrajectoryStore
+from trajlm.runs.assembly import Assembly, assemble, examine, load_store
 from trajlm.runs.config import RunConfig
-from trajlm.runs.offline import Assembly, assemble, examine, load_store, set_machine
+from trajlm.runs.machine import set_machine
 from trajlm.training.metrics import Metrics
 from trajlm.training.trainer import Trainer
 

@@ -16,6 +16,7 @@ from typing import Any
 from trajlm.core.errors import CheckpointError
 from trajlm.core.formats import GROUP_FORMAT
 from trajlm.evaluation.group import write_group
+from trajlm.runs.assembly import examine, load_store
 from trajlm.runs.config import RunConfig
 from trajlm.runs.facts import available_cores
 from trajlm.runs.folder import (
@@ -27,7 +28,6 @@ from trajlm.runs.folder import (
     refuse_existing,
     write_json,
 )
-from trajlm.runs.offline import examine, load_store
 from trajlm.runs.processes import CommandFailed, Job, last_step, run_side_by_side
 from trajlm.runs.scoring import Progress, evaluate_run, evaluation_folder
 

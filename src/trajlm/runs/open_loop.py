@@ -19,8 +19,8 @@ from trajlm.core.protocols import Observation, Step
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.store import TrajectoryStore, is_observation
 from trajlm.planning.futures import Futures
+from trajlm.runs.assembly import hold_out
 from trajlm.runs.folder import make_folder
-from trajlm.runs.offline import hold_out
 from trajlm.runs.plan import (
     PAST_SHOWN,
     Scene,

@@ -16,9 +16,10 @@ from trajlm.core.trajectory import Trajectory
 from trajlm.data.store import TrajectoryStore
 from trajlm.envs.make import make_environment
 from trajlm.envs.spaces import from_gymnasium
+from trajlm.runs.assembly import assemble
 from trajlm.runs.config import RunConfig
 from trajlm.runs.estimate import update_rate
-from trajlm.runs.offline import assemble, choose_device
+from trajlm.runs.machine import choose_device
 from trajlm.runs.scoring import policy_of
 
 EPISODE_STEPS = 1000
