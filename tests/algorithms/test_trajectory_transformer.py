@@ -411,3 +411,27 @@ def test_the_first_entries_of_an_observation() -> None:
     assert model.layout.size == 4
     assert batch((0, 0)).columns["tokens"].shape == (1, 5, 4)
     assert torch.isfinite(model(batch((0, 0))).value)
+
+
+@pytest.mark.parametrize("goal", ["none", "last"])
+def test_ordered_first_weights_make_neighbouring_bins_alike(goal: str) -> None:
+    store = store_of((30, TERMINAL), (30, LIMIT), (30, LIMIT))
+    config = replace(SMALL, num_bins=40, goal=goal, first_weights="ordered")
+    prepared = Model.prepare(config, store)
+
+    def weights(first: str) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        built = Model.build(
+            replace(config, first_weights=first), store.spec, prepared.fitted
+        ).state_dict()
+        found = {"token": built["embed_token.weight"][:-1], "head": built["head.weight"][:, :-1]}
+        if goal != "none":
+            found["goal"] = built["embed_goal.weight"]
+        return {name: each.reshape(-1, 40, SMALL.width) for name, each in found.items()}
+
+    def likeness(rows: torch.Tensor) -> float:
+        return torch.cosine_similarity(rows[:, 1:], rows[:, :-1], dim=-1).mean().item()
+
+    for name, rows in weights("ordered").items():
+        assert likeness(rows) > 0.9
+        assert abs(likeness(weights("independent")[name])) < 0.2

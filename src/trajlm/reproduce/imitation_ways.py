@@ -104,6 +104,11 @@ def shares_table(
     lines = [
         (name, *(_share(cells.get((name, body))) for body in bodies)) for name in methods(rows)
     ]
+    binned = {body: each.get("in_bins") for body, each in behaviours.items()}
+    if any(binned.values()):
+        lines.append(("behaviour in these bins", *(_in_bins(binned[body]) for body in bodies)))
+        lines.append(("its action token, nats", *(_nats(binned[body], "nats") for body in bodies)))
+        lines.append(("the model's", *(_nats(binned[body], "model_nats") for body in bodies)))
     lines.append(("behaviour, mean return", *(_behaviour(behaviours[body]) for body in bodies)))
     lines.append(("published, search", *(_number(PUBLISHED.get(body)) for body in bodies)))
     return Table(
@@ -113,7 +118,8 @@ def shares_table(
         note=(
             f"{seeds} training seeds, in brackets {rows[0]['interval_kind']}; n episodes a "
             f"seed; the behaviour: its episodes in the data. Greedy is beam width 1; "
-            "sampling draws every token as the model believes"
+            "sampling draws every token as the model believes. In these bins: acting by the likeliest "
+            "bin, from observations in bins, as a perfect model would; nats of held-out episodes"
         ),
     )
 
@@ -134,6 +140,14 @@ def _share(row: Mapping[str, Any] | None) -> str:
 def _behaviour(found: Mapping[str, Any]) -> str:
     ends = "" if found["interval"] is None else " [{:,.0f}, {:,.0f}]".format(*found["interval"])
     return f"{found['mean']:,.0f}{ends}, n={found['episodes']}"
+
+
+def _in_bins(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else _share({**found, "mean": found["share"]})
+
+
+def _nats(found: Mapping[str, Any] | None, name: str) -> str:
+    return "" if found is None or found[name] is None else f"{found[name]:.3f}"
 
 
 def _number(value: float | None) -> str:

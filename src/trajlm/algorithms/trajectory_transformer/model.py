@@ -35,6 +35,7 @@ from trajlm.data.columns import value_to_go
 from trajlm.data.store import Segment, TrajectoryStore
 from trajlm.nn.discretizer import Discretizer, encode_rows, fit_bins
 from trajlm.nn.heads import SlotHead
+from trajlm.nn.ordered import order_bins
 from trajlm.nn.slots import KINDS, Layout
 from trajlm.nn.transformer import AttentionMask, Transformer, TransformerConfig, initialize
 from trajlm.planning.rollout import TokenWorld
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from trajlm.algorithms.trajectory_transformer.policy import TrajectoryTransformerPolicy
 
 GOAL_STREAM = 0x60A1
+ORDERED_EMBEDDING, ORDERED_HEAD = 0.1, 0.02
+"""Deviations of ordered first weights."""
 
 
 class Model(Algorithm):
@@ -64,6 +67,8 @@ class Model(Algorithm):
             self.embed_goal = nn.Embedding(config.num_bins * self.goal_size, width)
         self.head = SlotHead(slots, config.num_bins + 1, width)
         self.apply(initialize)
+        if config.first_weights == "ordered":
+            self._order_bins()
         self.transformer = Transformer(
             TransformerConfig(
                 width=width,
@@ -74,6 +79,19 @@ class Model(Algorithm):
                 attention_dropout=config.dropout,
             )
         )
+
+    def _order_bins(self) -> None:
+        """Not in the papers: a bin's neighbours begin as what it begins as."""
+        bins = self.config.num_bins
+        order_bins(self._by_entry(self.embed_token, self.layout.size), deviation=ORDERED_EMBEDDING)
+        if self.config.goal != "none":
+            order_bins(self._by_entry(self.embed_goal, self.goal_size), deviation=ORDERED_EMBEDDING)
+        order_bins(self.head.weight.detach()[:, :bins], deviation=ORDERED_HEAD)
+
+    def _by_entry(self, embedding: nn.Embedding, entries: int) -> Tensor:
+        """(entries, N, W): a view of the weights, without those of the stop token."""
+        rows = embedding.weight.detach()[: entries * self.config.num_bins]
+        return rows.view(entries, self.config.num_bins, -1)
 
     @property
     def block_size(self) -> int:

@@ -16,6 +16,7 @@ from trajlm.reproduce import imitation_ways as ways
 from trajlm.reproduce import picture
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
+from trajlm.reproduce.imitation_ceiling import ceiling
 from trajlm.reproduce.imitation_ways import GREEDY, PUBLISHED, SAMPLING, SEARCH, WAYS
 from trajlm.reproduce.taking_part import titles, updates_of
 from trajlm.runs.cells import Cell, Row
@@ -26,19 +27,23 @@ if TYPE_CHECKING:
 
 TIER = "expert"
 PLANNER = "trajectory_transformer"
+AS_MANY = 5
+"""Episodes of the behaviour in bins for one of a search, which costs far more."""
 IMITATES = 95.0
 """Percent of the behaviour's return from which on a method is said to imitate."""
 
 
 def run(context: Context) -> Findings:
     settings = context.settings
+    data = {
+        body: context.shipped(body, TIER, steps=steps) for body, steps in settings["bodies"].items()
+    }
     behaviours, cells, further = {}, {}, {}
-    for body, steps in settings["bodies"].items():
-        data = context.shipped(body, TIER, steps=steps)
-        behaviours[body] = context.part(f"behaviour-{body}", partial(ways.behaviour_of, data))
+    for body, path in data.items():
+        behaviours[body] = context.part(f"behaviour-{body}", partial(ways.behaviour_of, path))
         for recipe in context.algorithms:
             for seed in context.seeds:
-                trained = training(context, recipe, body, data=data, seed=seed)
+                trained = training(context, recipe, body, data=path, seed=seed)
                 cells[recipe, body, seed] = trained
                 for way, policy in further_ways(context, recipe).items():
                     further[recipe, body, seed, way] = context.evaluation(
@@ -52,6 +57,11 @@ def run(context: Context) -> Findings:
         found.setdefault((recipe, body, way), []).append(own[cell.command])
     for (recipe, body, _, way), cell in further.items():
         found.setdefault((recipe, body, way), []).append(more[cell.command])
+    for recipe in list(filter(plans, context.algorithms))[:1]:
+        for body, path in data.items():
+            trained = cells[recipe, body, 0]
+            own_bins = ceiling_of(context, trained, path, body, behaviours[body])
+            behaviours[body]["in_bins"] = own_bins
     names = titles(context.algorithms)
     rows = [
         ways.row_of(
@@ -67,6 +77,20 @@ def run(context: Context) -> Findings:
         for (recipe, body, way), each in found.items()
     ]  # fmt: skip
     return findings(context, rows, behaviours)
+
+
+def ceiling_of(
+    context: Context, cell: Cell, data: str, body: str, behaviour: Mapping[str, Any]
+) -> Any:
+    """What the behaviour returns in the bins of a training's model."""
+    episodes = AS_MANY * context.settings["episodes"][SEARCH]
+    return context.part(
+        f"ceiling-{body}",
+        partial(
+            ceiling, context.run_of(cell), data, body=body, behaviour=TIER, episodes=episodes,
+            mean=behaviour["mean"],
+        ),
+    )  # fmt: skip
 
 
 def plans(recipe: str) -> bool:
@@ -114,7 +138,7 @@ def findings(
     holding = [row for row in published if row["mean"] >= IMITATES]
     return Findings(
         held=context.held(len(holding), of=len(published)),
-        verdict=verdict(rows, searched),
+        verdict=verdict(rows, searched, behaviours),
         tables=(
             ways.shares_table(rows, behaviours, seeds=len(context.seeds)),
             ways.costs_table(rows, behaviours),
@@ -133,14 +157,27 @@ def best_searches(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(found.values())
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Mapping[str, Any]]) -> str:
+def verdict(
+    rows: Sequence[Mapping[str, Any]],
+    searched: Mapping[str, Mapping[str, Any]],
+    behaviours: Mapping[str, Any],
+) -> str:
     if not searched:
         return "No planner took part."
     told = "; ".join(f"{body} {picture.mean_and_interval(row)}" for body, row in searched.items())
     return (
         f"By unmodified beam search, in percent of the behaviour's return: {told} (published: Hopper "
-        f"104, Walker2d 109). {taken(rows, searched)}"
+        f"104, Walker2d 109).{possible(behaviours)} {taken(rows, searched)}"
     )
+
+
+def possible(behaviours: Mapping[str, Any]) -> str:
+    """What the bins leave to a model, so that what is missing is its learning's."""
+    found = {body: each["in_bins"] for body, each in behaviours.items() if "in_bins" in each}
+    if not found:
+        return ""
+    shares = ", ".join(f"{body} {each['share']:.0f}" for body, each in found.items())
+    return f" The behaviour itself, seeing and acting in the same bins, returns {shares}."
 
 
 def taken(rows: Sequence[Mapping[str, Any]], searched: Mapping[str, Mapping[str, Any]]) -> str:
@@ -243,12 +280,12 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=50,
-            size="3 bodies, 2 seeds, 3,000 updates, 10 episodes of search",
-            seeds=2,
+            minutes=65,
+            size="3 bodies, one seed, 20,000 updates, 10 episodes of search",
+            seeds=1,
             settings={
-                "bodies": {"hopper": 100_000, "walker2d": 100_000, "halfcheetah": 100_000},
-                "updates": {PLANNER: 3_000, "other": 5_000},
+                "bodies": {"hopper": 400_000, "walker2d": 400_000, "halfcheetah": 400_000},
+                "updates": {PLANNER: 20_000, "other": 5_000},
                 "episodes": {GREEDY: 10, SAMPLING: 10, SEARCH: 10},
                 "searches": {SEARCH: {"search": "likelihood", "beam_width": 8, "horizon": 2}},
                 "timed_seconds": 5.0,
@@ -284,7 +321,7 @@ EXPERIMENT = Experiment(
             },
         ),
     },
-    algorithms=(f"{PLANNER}/small", "behavior_cloning/small"),
+    algorithms=(f"{PLANNER}/imitation", "behavior_cloning/small"),
     run=run,
     draw=draw,
     alt=(
