@@ -52,7 +52,7 @@ class BinnedBehaviour:
         """(N, A, B) of the behaviour's clipped Gaussian, for observations as their bins represent
         them; what is clipped lies in the bin of the bound."""
         actor = self.behaviour.actor
-        entries = torch.from_numpy(np.asarray(observation, np.float32))
+        entries = torch.tensor(observation, dtype=torch.float32)
         mean = actor(self.bins.decode(self.bins.encode(entries)).numpy())
         deviation = np.exp(actor.log_std)
         size = len(deviation)
@@ -71,7 +71,7 @@ class BinnedBehaviour:
     def nats(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """(N, A): what its own actions cost, token by token; no model of these tokens that sees one
         observation can do better on average."""
-        tokens = self.bins.encode(torch.from_numpy(actions), first=self._first).numpy()
+        tokens = self.bins.encode(torch.tensor(actions), first=self._first).numpy()
         own = np.take_along_axis(self.probabilities(observations), tokens[..., None], axis=-1)
         return np.asarray(-np.log(np.maximum(own[..., 0], LEAST)))
 
