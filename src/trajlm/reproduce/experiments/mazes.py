@@ -230,7 +230,7 @@ EXPERIMENT = Experiment(
                     "pointmaze-medium": 100_000,
                     "pointmaze-large": 150_000,
                 },
-                "updates": {PLANNER: 2000, CRITIC: 8000, "other": 2000},
+                "updates": {PLANNER: 4000, CRITIC: 20000, "other": 2000},
                 "flags": {f"{CRITIC}/maze": list(SMALLER)},
                 "episodes": 100,
                 "walks": 60,
