@@ -213,7 +213,7 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=65,
+            minutes=85,
             size="3 bodies, one seed, 20,000 updates, 10 episodes of search",
             seeds=1,
             settings={
