@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from trajlm.core.protocols import Condition, Step
 from trajlm.evaluation.config import EvaluationConfig
@@ -37,6 +36,8 @@ class BinnedBehaviour:
 
     def act(self, carry: Any, step: Step) -> tuple[Any, np.ndarray]:
         """Actions (N, A)."""
+        import torch
+
         assert isinstance(step.observation, np.ndarray)
         likeliest = self.probabilities(step.observation).argmax(axis=-1)
         tokens = torch.from_numpy(likeliest)
@@ -51,6 +52,8 @@ class BinnedBehaviour:
     def probabilities(self, observation: np.ndarray) -> np.ndarray:
         """(N, A, B) of the behaviour's clipped Gaussian, for observations as their bins represent
         them; what is clipped lies in the bin of the bound."""
+        import torch
+
         actor = self.behaviour.actor
         entries = torch.tensor(observation, dtype=torch.float32)
         mean = actor(self.bins.decode(self.bins.encode(entries)).numpy())
@@ -71,6 +74,8 @@ class BinnedBehaviour:
     def nats(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """(N, A): what its own actions cost, token by token; no model of these tokens that sees one
         observation can do better on average."""
+        import torch
+
         tokens = self.bins.encode(torch.tensor(actions), first=self._first).numpy()
         own = np.take_along_axis(self.probabilities(observations), tokens[..., None], axis=-1)
         return np.asarray(-np.log(np.maximum(own[..., 0], LEAST)))
