@@ -104,25 +104,25 @@ def ceiling(
         "share": float(shares.mean()),
         "interval": bootstrap_interval(shares),
         "episodes": episodes,
-        "nats": float(_held_out_nats(binned, store, run).mean()),
+        "nats": _held_out_nats(binned, store, run),
         "model_nats": _model_nats(run),
     }
 
 
-def _held_out_nats(binned: BinnedBehaviour, store: TrajectoryStore, run: Path) -> np.ndarray:
+def _held_out_nats(binned: BinnedBehaviour, store: TrajectoryStore, run: Path) -> float | None:
+    """Of an action token of the episodes that the run held out; None where it held out none."""
     from trajlm.runs.assembly import hold_out
     from trajlm.runs.folder import read_run
 
     _, held_out = hold_out(store, fraction=read_run(run).training.validation_fraction)
-    return np.concatenate(
-        [
-            binned.nats(
-                store.rows("observations", episode)[: store.lengths[episode]],
-                store.rows("actions", episode),
-            )
-            for episode in held_out.tolist()
-        ]
-    )
+    found = [
+        binned.nats(
+            store.rows("observations", episode)[: store.lengths[episode]],
+            store.rows("actions", episode),
+        )
+        for episode in held_out.tolist()
+    ]
+    return float(np.concatenate(found).mean()) if found else None
 
 
 def _model_nats(run: Path) -> float | None:
