@@ -1,4 +1,4 @@
-"""What a perfect model of the same tokens would do: the behaviour itself, seeing and acting in a model's bins.
+"""What the bins of a model leave of a behaviour: it sees and acts in them itself, its network unchanged.
 
 Legend: N slots, A action entries, B bins.
 """
@@ -72,8 +72,8 @@ class BinnedBehaviour:
         return np.asarray(found)
 
     def nats(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """(N, A): what its own actions cost, token by token; no model of these tokens that sees one
-        observation can do better on average."""
+        """(N, A): what its own actions cost, token by token. A perfect model costs less: it would
+        average over the states of a bin, of which one stands for all here."""
         import torch
 
         tokens = self.bins.encode(torch.tensor(actions), first=self._first).numpy()

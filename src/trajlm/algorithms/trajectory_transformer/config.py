@@ -26,7 +26,7 @@ class Config:
     observation (as published), or one from the future of the window's first step (hindsight).
     `goal_size`: only the first entries of an observation make a goal; None takes all.
     `first_weights`: of embeddings and heads before training: each bin's its own (as published), or
-    "ordered", so that neighbouring bins begin alike; what is learned does not depend on it, how soon does.
+    "ordered", so that neighbouring bins begin alike, and less has to be learned bin by bin.
     `fidelity`: "published" repeats the authors' code where ours corrects it: the loss is divided
     by masked tokens too and its mask sits one token early, an episode's end by its time limit is
     trained as a termination, the learning rate is set after each update and rises again past the

@@ -54,10 +54,9 @@ def run(context: Context) -> Findings:
         found.setdefault((recipe, body, way), []).append(own[cell.command])
     for (recipe, body, _, way), cell in further.items():
         found.setdefault((recipe, body, way), []).append(more[cell.command])
-    for recipe in list(filter(plans, context.algorithms))[:1]:
+    if planner := next(filter(plans, context.algorithms), None):
         for body, path in data.items():
-            trained = cells[recipe, body, 0]
-            own_bins = ceiling_of(context, trained, path, body, behaviours[body])
+            own_bins = ceiling_of(context, cells[planner, body, 0], path, body, behaviours[body])
             behaviours[body]["in_bins"] = own_bins
     names = titles(context.algorithms)
     rows = [
