@@ -49,10 +49,14 @@ class Plain:
             energy=(float(low), float(high)), overshoot=float(np.quantile(true.overshoot, PLAIN[1]))
         )
 
-    def plausible(self, measured: Measured) -> np.ndarray:
-        """(M,) bool: healthy, joints within their limits, and neither dead nor exploding."""
+    def plausible(self, measured: Measured, *, moving: bool = True) -> np.ndarray:
+        """(M,) bool: healthy, joints within their limits, and neither dead nor exploding; without
+        the last where velocities are not known (`moving` False)."""
+        posture = measured.healthy & (measured.overshoot <= self.overshoot)
+        if not moving:
+            return np.asarray(posture)
         energy = (self.energy[0] <= measured.energy) & (measured.energy <= self.energy[1])
-        return np.asarray(measured.healthy & energy & (measured.overshoot <= self.overshoot))
+        return np.asarray(posture & energy)
 
 
 class Physics:

@@ -35,7 +35,7 @@ def table_of(rows: Sequence[Row], *, body: str, horizon: int) -> Table:
             share, ends = row["plausible_later"]["share"], row["plausible_later"]["interval"]
             told = "" if ends is None else f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]"
             worth = [f"{100 * share:.0f}{told}", f"{100 * row['height_apart']:.1f}"]
-            worth += [f"{row['speed_apart']:.2f}"]
+            worth += [f"{row['speed_apart']:.2f}" if "speed_apart" in row else "-"]
         form = f"{row['seen']}, {row['actions']}"
         lines.append((row["method"], form, *error, likelihood, *worth))
     return Table(
@@ -53,7 +53,8 @@ def table_of(rows: Sequence[Row], *, body: str, horizon: int) -> Table:
             f"is that of two true rollouts whose starts are {own[0]['nudge']} deviations apart, its "
             "likelihood that of the data's own deviations; hidden: positions alone are seen and "
             "predicted; chosen: the actions are the model's own, the ensemble's by behaviour cloning; "
-            "plausible: healthy, joints within limits, energy as recorded, over the later half; "
+            "plausible: healthy, joints within limits, energy as recorded where velocities are seen, "
+            "over the later half; "
             "in range: no entry may leave the range of the data, which bins never do; in bins: the true "
             "dynamics whose every state is rounded to the tokens' bins; "
             "height and speed: Wasserstein distance from the true bodies' there"

@@ -120,6 +120,9 @@ def truth(scene: Scene) -> dict[str, Any]:
         "error": curve(scene.apart),
         "log_likelihood": curve(likelihood),
         **_worth(scene, scene.true, seeds=1),
+        "plausible_positions": _shares(
+            scene.plain.plausible(scene.true, moving=False).reshape(recorded.observations.shape[:2])
+        ),
         "plain": {
             "energy": list(scene.plain.energy),
             "overshoot": scene.plain.overshoot,
@@ -161,12 +164,19 @@ def rollouts(
     found["error"] = curve(np.concatenate(apart))
     if density:
         found["log_likelihood"] = curve(np.concatenate(density))
-    if points[0].shape[-1] == len(scene.std):
-        every = np.concatenate(points)
-        measured = scene.physics.measure(every.reshape(-1, every.shape[-1]))
-        found |= _worth(scene, measured, seeds=len(models))
+    moving = points[0].shape[-1] == len(scene.std)
+    measured = scene.physics.measure(_whole_states(points, size=len(scene.std)))
+    found |= _worth(scene, measured, seeds=len(models), moving=moving)
+    if moving:
         found["shown"] = _shown(scene, points[0])
     return found
+
+
+def _whole_states(points: Sequence[np.ndarray], *, size: int) -> np.ndarray:
+    """Predictions (N, H, O') of each seed as states (M, `size`), standing still in entries unseen."""
+    every = np.concatenate(points)
+    unseen = np.zeros((*every.shape[:-1], size - every.shape[-1]))
+    return np.concatenate([every, unseen], axis=-1).reshape(-1, size)
 
 
 def in_bins(scene: Scene, model: Any) -> dict[str, Any]:
@@ -220,29 +230,37 @@ def _drawn(world: WorldModel, scene: Scene, *, draws: np.ndarray) -> np.ndarray:
     return found.observations.reshape(len(draws), count, horizon, -1)
 
 
-def _worth(scene: Scene, measured: Measured, *, seeds: int) -> dict[str, Any]:
+def _worth(scene: Scene, measured: Measured, *, seeds: int, moving: bool = True) -> dict[str, Any]:
     """Which share of bodies is plausible, by step and over the later half; how far their heights and
-    speeds are from the true ones' there."""
+    speeds are from the true ones' there. Of bodies not `moving` energy and speed say nothing."""
     count, horizon = len(scene.recorded.present), scene.recorded.observations.shape[1]
-    plausible = scene.plain.plausible(measured).reshape(seeds * count, horizon)
+    plausible = scene.plain.plausible(measured, moving=moving).reshape(seeds * count, horizon)
     later = np.zeros((count, horizon), bool)
     later[:, horizon // 2 :] = True
     predicted = np.tile(later, (seeds, 1)).ravel()
     own = plausible[:, horizon // 2 :].mean(axis=1)
-    intervals = [wilson_interval(int(n), len(plausible)) for n in plausible.sum(axis=0)]
-    return {
-        "plausible": {
-            "value": _rounded(plausible.mean(axis=0)),
-            "low": _rounded([low for low, _ in intervals]),
-            "high": _rounded([high for _, high in intervals]),
-        },
+    found = {
+        "plausible": _shares(plausible),
         "plausible_later": {"share": float(own.mean()), "interval": bootstrap_interval(own)},
         "healthy_later": float(measured.healthy[predicted].mean()),
         "within_limits_later": float(
             (measured.overshoot[predicted] <= scene.plain.overshoot).mean()
         ),
         "height_apart": distance(measured.height[predicted], scene.true.height[later.ravel()]),
-        "speed_apart": distance(measured.speed[predicted], scene.true.speed[later.ravel()]),
+    }
+    if moving:
+        apart = distance(measured.speed[predicted], scene.true.speed[later.ravel()])
+        found["speed_apart"] = apart
+    return found
+
+
+def _shares(held: np.ndarray) -> Curve:
+    """In which share of rows (N, H) it held, by step, with the ends of the intervals."""
+    intervals = [wilson_interval(int(n), len(held)) for n in held.sum(axis=0)]
+    return {
+        "value": _rounded(held.mean(axis=0)),
+        "low": _rounded([low for low, _ in intervals]),
+        "high": _rounded([high for _, high in intervals]),
     }
 
 
