@@ -92,10 +92,33 @@ def test_the_claim_is_held_maze_by_maze(tmp_path):
 
     every = rows(UMAZE, 4, 6, 7) + rows("pointmaze-large", 4, 6, 6)  # a tie beats nothing
     drawn = {maze: {"steps": 10, "walker": "x"} for maze in (UMAZE, "pointmaze-large")}
-    findings = mazes.findings(context, every, drawn)
+    findings = mazes.findings(context, every, drawn, there=2, count=2)
     assert findings.held == "partly"
     assert "Large 60% (search alone 40%, critic's own policy 60%)" in findings.verdict
     assert findings.tables[0].lines[-1][0].endswith("guided by IQL")
+    part = mazes.findings(context, every[:2], drawn, there=1, count=2)
+    assert part.held == "untested"
+    assert part.verdict.startswith("A part of the whole: 1 of 2 trainings and searches. ")
+
+
+def test_the_mazes_are_made_in_parts(tmp_path):
+    more = {"scale": "debug", "algorithms": [CRITIC, PLANNER], "output": tmp_path / "run"}
+
+    def parts(only):
+        results, _ = reproduce("mazes", **more, only=only)
+        return results, [(row["recipe"], row["guide"]) for row in results["rows"]]
+
+    results, made = parts(())
+    assert made == [] and results["tables"] == []
+    assert results["verdict"].startswith("A part of the whole: 0 of 3 trainings and searches")
+    results, made = parts(["implicit*"])
+    assert made == [(ways.DATA, None), (CRITIC, None)]
+    assert results["picture"][UMAZE]["walker"] == "IQL"
+    results, made = parts(["*transformer*-0"])  # its critic is there, so the search is guided too
+    assert made == [(ways.DATA, None), (CRITIC, None), (PLANNER, None), (PLANNER, CRITIC)]
+    assert not results["verdict"].startswith("A part")
+    assert "guided by IQL" in results["picture"][UMAZE]["walker"]
+    assert parts(())[1] == made
 
 
 def test_the_picture_is_drawn_of_the_results_alone(found):

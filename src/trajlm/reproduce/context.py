@@ -201,11 +201,7 @@ class Context:
         for data in dict.fromkeys(map(taking_part.data_of, missing)):
             self._promised.get(data, lambda: None)()
         taking_part.refuse_misfits(missing)
-        self._rows(wanted)
-        self.commands |= {cell.name: cell.command for cell in cells}
-        rows = self._kept()
-        refuse_other_commands(cells, rows, self.folder / ROWS_FILE)
-        return [rows[cell.keys] for cell in cells if cell.keys in rows]
+        return self._made(cells, wanted)
 
     def kept_keys(self) -> set[tuple[str, ...]]:
         """The keys of the cells whose rows are there."""
@@ -234,12 +230,15 @@ class Context:
         )  # fmt: skip
 
     def evaluate(self, cells: Sequence[Cell]) -> list[Row]:
-        """As `train`, for evaluations of runs that are there: one model under several policies."""
-        return self._rows(cells)
+        """As `train`, for evaluations of runs that are there: one model under several policies.
+        Where `only` is set, of the runs that it names."""
+        named = [cell for cell in cells if self.only is None or cell.evaluates in self.only]
+        return self._made(cells, named)
 
-    def _rows(self, cells: Sequence[Cell]) -> list[Row]:
-        rows, failures = run_cells(
-            cells,
+    def _made(self, cells: Sequence[Cell], wanted: Sequence[Cell]) -> list[Row]:
+        """The rows of all cells that are there, once those that are `wanted` are."""
+        _, failures = run_cells(
+            wanted,
             folder=self.folder,
             runs=self.folder / "runs",
             workers=self.workers,
@@ -250,10 +249,12 @@ class Context:
         self.keep_time()
         if failures:
             raise TrainingsFailed(
-                f"{len(failures)} of {len(cells)} commands failed, the first: {failures[0]}; "
+                f"{len(failures)} of {len(wanted)} commands failed, the first: {failures[0]}; "
                 f"logs in {self.folder / 'runs'}"
             )
-        return rows
+        rows = self._kept()
+        refuse_other_commands(cells, rows, self.folder / ROWS_FILE)
+        return [rows[cell.keys] for cell in cells if cell.keys in rows]
 
     def run_of(self, cell: Cell) -> Path:
         """The run folder of a cell, with its checkpoints."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -22,6 +22,12 @@ def cells_of(experiment: Experiment, context: Context) -> dict[str, Cell]:
     found = {cell.name: cell for cell in cells}
     assert len(found) == len(cells), "two trainings share a name"
     return found
+
+
+def in_turn(groups: Iterable[Sequence[Cell]]) -> list[Cell]:
+    """Trainings, a group a thing that is trained, in the order of their seeds: the first of every
+    group before the second, so that a part shows all."""
+    return sorted((cell for each in groups for cell in each), key=lambda cell: int(cell.keys[-1]))
 
 
 def listed(experiment: Experiment, context: Context) -> list[Mapping[str, Any]]:

@@ -31,6 +31,7 @@ from trajlm.reproduce.score_matrix import (
     score_table,
 )
 from trajlm.reproduce.score_pictures import draw_bars
+from trajlm.reproduce.selection import in_turn
 from trajlm.reproduce.table_files import write_latex, write_markdown
 from trajlm.runs.cells import Cell
 
@@ -46,14 +47,7 @@ CLONING, RIVAL = "behavior_cloning", "implicit_q_learning"
 
 
 def cells(context: Context) -> list[Cell]:
-    return in_turn(plan(context))
-
-
-def in_turn(planned: Mapping[tuple[Task, str], Sequence[Cell]]) -> list[Cell]:
-    """The first seed of every recipe and dataset before the second, so that a part shows all."""
-    return sorted(
-        (cell for each in planned.values() for cell in each), key=lambda c: int(c.keys[-1])
-    )
+    return in_turn(plan(context).values())
 
 
 def plan(context: Context) -> dict[tuple[Task, str], list[Cell]]:
@@ -136,7 +130,7 @@ def given(reference: str, store: TrajectoryStore) -> Task:
 
 def run(context: Context) -> Findings:
     planned = plan(context)
-    done = context.train(in_turn(planned))
+    done = context.train(in_turn(planned.values()))
     found = {row["command"]: row for row in done}
     rows = []
     for (task, recipe), each in planned.items():

@@ -16,6 +16,8 @@ from trajlm.reproduce import maze_ways as ways
 from trajlm.reproduce import picture, taking_part
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
 from trajlm.reproduce.context import Context
+from trajlm.reproduce.maze_trainings import TIER, Trained, guided_searches, trainings
+from trajlm.reproduce.selection import in_turn
 from trajlm.runs.cells import Cell
 from trajlm.runs.config import resolve
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
+Walker = tuple[str, str | None]
+"""A recipe, and that of the critic that guides it."""
 TITLES = {
     "pointmaze-umaze": "UMaze",
     "pointmaze-medium": "Medium",
@@ -30,88 +34,90 @@ TITLES = {
 }
 
 
+def cells(context: Context) -> list[Cell]:
+    """Every training; searches that a critic guides follow those of their parts."""
+    return in_turn(trainings(context).values())
+
+
 def run(context: Context) -> Findings:
-    settings = context.settings
-    data = {
-        maze: context.shipped(maze, "waypoints", steps=steps)
-        for maze, steps in settings["mazes"].items()
-    }
-    cells = {
-        (maze, recipe): [training(context, recipe, maze, data[maze], n) for n in context.seeds]
-        for maze in data
-        for recipe in context.algorithms
-    }
-    found = {
-        row["command"]: row["returns"]
-        for row in context.train([cell for each in cells.values() for cell in each])
-    }
-    pairs = guided_pairs(context.algorithms)
-    guided = {
-        (maze, planner, critic): [
-            context.evaluation("guided", critic, of=one, episodes=settings["episodes"], guide=other)
-            for one, other in zip(cells[maze, planner], cells[maze, critic], strict=True)
-        ]
-        for maze in data
-        for planner, critic in pairs
-    }
-    found |= {
-        row["command"]: row["returns"]
-        for row in context.evaluate([cell for each in guided.values() for cell in each])
-    }
+    trained = trainings(context)
+    guided = dict(guided_searches(context, trained))
+    found = reached_by(context, trained, guided)
     rows, drawn = [], {}
-    for maze, path in data.items():
-        walks = context.part(f"data-{maze}", partial(ways.walks_in, path, drawn=settings["walks"]))
+    for maze in context.settings["mazes"]:
+        wanted: dict[Walker, list[Cell]] = {
+            **{(name, None): each for (where, name), each in trained.items() if where == maze},
+            **{(name, by): each for (where, name, by), each in guided.items() if where == maze},
+        }
+        there = {
+            key: [found[cell.command] for cell in each if cell.command in found]
+            for key, each in wanted.items()
+            if any(cell.command in found for cell in each)
+        }
+        if not there:
+            continue
+        walks = context.part(f"data-{maze}", partial(walks_of, context, maze))
         rows.append(ways.row_of(maze, ways.DATA, [walks["reached"]]))
-        for recipe in context.algorithms:
-            reached = [found[cell.command] for cell in cells[maze, recipe]]
-            rows.append(ways.row_of(maze, recipe, reached))
-        for planner, critic in pairs:
-            reached = [found[cell.command] for cell in guided[maze, planner, critic]]
-            rows.append(ways.row_of(maze, planner, reached, guide=critic))
-        shown = pairs[0] if pairs else (context.algorithms[-1], None)
-        drawn[maze] = {
-            "walls": context.part(f"walls-{maze}", partial(ways.walls_of, maze)),
-            "walks": walks["ways"],
-            "steps": walks["steps"],
-            "ways": context.part(
-                f"ways-{maze}", partial(drawn_ways, context, cells, maze, *shown)
-            ),
-            "walker": name_of({"recipe": shown[0], "guide": shown[1]}, context.algorithms),
-        }  # fmt: skip
+        rows += [
+            ways.row_of(maze, recipe, reached, guide=guide)
+            for (recipe, guide), reached in there.items()
+        ]
+        drawn[maze] = scene(context, trained, maze, walks, there)
     named = [{**row, "name": name_of(row, context.algorithms)} for row in rows]
-    return findings(context, named, drawn)
+    count = sum(map(len, [*trained.values(), *guided.values()]))
+    return findings(context, named, drawn, there=len(found), count=count)
 
 
-def training(context: Context, recipe: str, maze: str, data: str, seed: int) -> Cell:
-    settings = context.settings
-    return context.cell(
-        *(recipe, maze), recipe=recipe, data=data, seed=seed, targets=("max",),
-        steps=taking_part.updates_of(recipe, settings["updates"]),
-        episodes=settings["episodes"],
-        extra=settings["flags"].get(recipe, ()),
-    )  # fmt: skip
-
-
-def guided_pairs(algorithms: Sequence[str]) -> list[tuple[str, str]]:
-    """(planner, critic) of the recipes that take part."""
-    return [
-        (planner, critic)
-        for planner in algorithms
-        for critic in algorithms
-        if taking_part.takes_guide(planner) and taking_part.offers_critic(critic)
+def reached_by(
+    context: Context, trained: Trained, guided: Mapping[Any, Sequence[Cell]]
+) -> dict[str, list[float]]:
+    """Each episode's return by the command that made it: of the trainings, and of the searches both
+    of whose parts are there."""
+    done = context.train(in_turn(trained.values()))
+    found = {row["command"]: row["returns"] for row in done}
+    names = {cell.name for each in trained.values() for cell in each if cell.command in found}
+    ready = [
+        cell for each in guided.values() for cell in each if {cell.evaluates, cell.guide} <= names
     ]
+    return found | {row["command"]: row["returns"] for row in context.evaluate(ready)}
+
+
+def walks_of(context: Context, maze: str) -> dict[str, Any]:
+    """The data's own walks, and how many steps they are."""
+    data = context.shipped(maze, TIER, steps=context.settings["mazes"][maze])
+    return ways.walks_in(data, drawn=context.settings["walks"])
+
+
+def scene(
+    context: Context,
+    trained: Trained,
+    maze: str,
+    walks: Mapping[str, Any],
+    there: Mapping[Walker, Any],
+) -> dict[str, Any]:
+    """What a maze's picture shows: the walls, walks of the data, and ways of the guided search, or,
+    where there is none, of the last recipe."""
+    recipe, guide = next((key for key in there if key[1]), list(there)[-1])
+    walked = f"ways-{maze}-{recipe}-{guide}".replace("/", "-")
+    return {
+        "walls": context.part(f"walls-{maze}", partial(ways.walls_of, maze)),
+        "walks": walks["ways"],
+        "steps": walks["steps"],
+        "ways": context.part(walked, partial(drawn_ways, context, trained, maze, recipe, guide)),
+        "walker": name_of({"recipe": recipe, "guide": guide}, context.algorithms),
+    }
 
 
 def drawn_ways(
     context: Context,
-    cells: Mapping[tuple[str, str], Sequence[Cell]],
+    trained: Trained,
     maze: str,
     recipe: str,
     guide: str | None,
 ) -> Any:
     return ways.ways_of(
-        context.run_of(cells[maze, recipe][0]),
-        guide=None if guide is None else context.run_of(cells[maze, guide][0]),
+        context.run_of(trained[maze, recipe][0]),
+        guide=None if guide is None else context.run_of(trained[maze, guide][0]),
         maze=maze,
         number=context.settings["drawn"],
     )
@@ -134,14 +140,16 @@ def asks_for_goals(recipe: str) -> bool:
 # ---- findings ---------------------------------------------------------------------------------
 
 
-def findings(context: Context, rows: Rows, drawn: Mapping[str, Any]) -> Findings:
+def findings(
+    context: Context, rows: Rows, drawn: Mapping[str, Any], *, there: int, count: int
+) -> Findings:
     held, words = [], []
     for maze in drawn:
         inside = {
             (row["recipe"], row["guide"]): row["success"] for row in rows if row["maze"] == maze
         }
         for (recipe, guide), success in inside.items():
-            if guide is not None:
+            if guide is not None and {(recipe, None), (guide, None)} <= set(inside):
                 parts = inside[recipe, None], inside[guide, None]
                 held.append(success > max(parts))
                 words.append(
@@ -153,27 +161,31 @@ def findings(context: Context, rows: Rows, drawn: Mapping[str, Any]) -> Findings
         if words
         else "No search and critic took part, so nothing was guided."
     )
+    whole = there == count
+    part = "" if whole else f"A part of the whole: {there} of {count} trainings and searches. "
     return Findings(
-        held=context.held(sum(held), of=len(held)),
-        verdict=verdict,
-        tables=(table(rows, drawn, seeds=len(context.seeds)),),
+        held=context.held(sum(held), of=len(held) if whole else 0),
+        verdict=f"{part}{verdict}",
+        tables=(table(rows, drawn),) if rows else (),
         rows=rows,
         picture=dict(drawn),
     )
 
 
-def table(rows: Rows, drawn: Mapping[str, Any], *, seeds: int) -> Table:
+def table(rows: Rows, drawn: Mapping[str, Any]) -> Table:
     names = list(dict.fromkeys(row["name"] for row in rows))
     cells = {(row["name"], row["maze"]): share(row) for row in rows}
-    counted = next(row for row in rows if row["recipe"] != ways.DATA)
+    scored = [row for row in rows if row["recipe"] != ways.DATA]
+    kinds = " or ".join(dict.fromkeys(row["interval_kind"] for row in scored))
+    seeds = " to ".join(map(str, sorted({len(row["seeds"]) for row in scored})))
     steps = ", ".join(f"{TITLES[maze]} {each['steps']:,}" for maze, each in drawn.items())
     return Table(
         title="Goals reached, percent of episodes",
         columns=("method", *(TITLES[maze] for maze in drawn)),
-        lines=tuple((name, *(cells[name, maze] for maze in drawn)) for name in names),
+        lines=tuple((name, *(cells.get((name, maze), "-") for maze in drawn)) for name in names),
         note=(
-            f"{counted['episodes']} episodes for each training; in brackets: "
-            f"{counted['interval_kind']}, training seeds: {seeds}. Steps of data: {steps}"
+            f"{scored[0]['episodes']} episodes for each training; in brackets: {kinds}, training "
+            f"seeds: {seeds}. Steps of data: {steps}"
         ),
     )
 
@@ -186,6 +198,8 @@ def share(row: Mapping[str, Any]) -> str:
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
     """Above, each maze with ways walked on it; below, bars of success."""
     drawn = results["picture"]
+    if not drawn:
+        return
     panels = figure.subplots(2, len(drawn), squeeze=False, height_ratios=(1.3, 1))
     for number, (maze, each) in enumerate(drawn.items()):
         above, below = panels[:, number]
@@ -279,6 +293,7 @@ EXPERIMENT = Experiment(
         f"{PLANNER}/maze",
         f"{PLANNER}/maze-goals",
     ),
+    cells=cells,
     run=run,
     draw=draw,
     alt=(
