@@ -85,7 +85,7 @@ def test_a_planner_has_fewer_seeds_and_all_first_seeds_come_first(tmp_path: Path
         recipe: sorted({cell.keys[2] for cell in cells if cell.keys[1] == recipe})
         for recipe in context.algorithms
     }
-    assert seeds.pop("trajectory_transformer/small") == ["0"]
+    assert seeds.pop("trajectory_transformer/locomotion") == ["0"]
     assert all(each == ["0", "1", "2"] for each in seeds.values())
     assert len(cells) == 9 * (4 * 3 + 1)
     order = [cell.keys[-1] for cell in cells]

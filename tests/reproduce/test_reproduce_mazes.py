@@ -13,6 +13,7 @@ from trajlm.envs.maze_map import MAZES
 from trajlm.reproduce import maze_ways as ways
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.experiments import mazes
+from trajlm.reproduce.maze_findings import TRUE_MAZE
 from trajlm.reproduce.reproduce import reproduce
 
 PLANNER, CRITIC = "trajectory_transformer/maze", "implicit_q_learning/maze"
@@ -35,9 +36,11 @@ def test_each_method_and_the_guided_search_has_a_row(found):
         (PLANNER, None),
         ("trajectory_transformer/maze-goals", None),
         (PLANNER, CRITIC),
+        (TRUE_MAZE, CRITIC),
     ]
+    assert "with plans of 2" in results["verdict"]
     assert "UMaze" in results["verdict"] and "search alone" in results["verdict"]
-    assert [len(line) for line in results["tables"][0]["lines"]] == [2] * 5
+    assert [len(line) for line in results["tables"][0]["lines"]] == [2] * 6
     for name in ("picture.png", "picture.svg"):
         assert 10_000 < (folder / name).stat().st_size < 500_000
 
@@ -112,10 +115,11 @@ def test_the_mazes_are_made_in_parts(tmp_path):
     assert made == [] and results["tables"] == []
     assert results["verdict"].startswith("A part of the whole: 0 of 3 trainings and searches")
     results, made = parts(["implicit*"])
-    assert made == [(ways.DATA, None), (CRITIC, None)]
+    assert made == [(ways.DATA, None), (CRITIC, None), (TRUE_MAZE, CRITIC)]
     assert results["picture"][UMAZE]["walker"] == "IQL"
     results, made = parts(["*transformer*-0"])  # its critic is there, so the search is guided too
-    assert made == [(ways.DATA, None), (CRITIC, None), (PLANNER, None), (PLANNER, CRITIC)]
+    every = [(ways.DATA, None), (CRITIC, None), (PLANNER, None), (PLANNER, CRITIC)]
+    assert made == [*every, (TRUE_MAZE, CRITIC)]
     assert not results["verdict"].startswith("A part")
     assert "guided by IQL" in results["picture"][UMAZE]["walker"]
     assert parts(())[1] == made

@@ -14,12 +14,12 @@ ALGORITHMS = (
     "percent_behavior_cloning/ten",
     "decision_transformer/locomotion",
     "implicit_q_learning/small",
-    "trajectory_transformer/small",
+    "trajectory_transformer/locomotion",
 )
 UPDATE_MILLISECONDS: Mapping[str, Any] = {
     "decision_transformer": 60,
     "implicit_q_learning": 28,
-    "trajectory_transformer": {"hopper": 147, "other": 370},
+    "trajectory_transformer": {"hopper": 74, "other": 185},
     "other": 9,
 }
 STEP_MILLISECONDS: Mapping[str, Any] = {
@@ -61,12 +61,12 @@ SMALL: Mapping[str, Any] = {
     "data": [[body, tier, 200_000] for body in BODIES for tier in TIERS],
     "updates": {
         "implicit_q_learning": 10_000,
-        "trajectory_transformer": {"hopper": 4000, "other": 1400},
+        "trajectory_transformer": {"hopper": 9000, "other": 3400},
         "other": 5000,
     },
     "episodes": {"trajectory_transformer": 3, "other": 20},
     "seeds": {"trajectory_transformer": 1},
-    "flags": {"trajectory_transformer": ["--policy.horizon", "3", "--policy.beam-width", "16"]},
+    "flags": {},
 }
 PAPER: Mapping[str, Any] = {
     "data": [[body, tier, 1_000_000] for body in BODIES for tier in TIERS],
@@ -77,7 +77,12 @@ PAPER: Mapping[str, Any] = {
     },
     "episodes": {"trajectory_transformer": 15, "other": 100},
     "seeds": {},
-    "flags": {"trajectory_transformer": ["--policy.horizon", "5", "--policy.beam-width", "32"]},
+    "flags": {
+        "trajectory_transformer": [
+            *("--model.transitions", "8", "--policy.context", "4"),
+            *("--policy.horizon", "5", "--policy.beam-width", "32"),
+        ]
+    },
 }
 DEBUG: Mapping[str, Any] = {
     "data": [["hopper", "medium", 400]],

@@ -233,7 +233,7 @@ EXPERIMENT = Experiment(
     scales={
         "small": Scale(
             minutes=round(cpu_minutes(SMALL, 3) / 2),
-            size="9 datasets of 200,000 steps; 5,000 updates, IQL 10,000; planner n=1, 1,400 to 4,000",
+            size="9 datasets of 200,000 steps; 5,000 updates, IQL 10,000; planner n=1, 3,400 or 9,000",
             settings=SMALL,
         ),
         "paper": Scale(

@@ -8,30 +8,24 @@ reward comes at the goal alone, and learns from walks that do not look at it (`c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trajlm.reproduce import maze_ways as ways
 from trajlm.reproduce import picture, taking_part
-from trajlm.reproduce.base import Experiment, Findings, Published, Scale, Table
+from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
+from trajlm.reproduce.maze_findings import TITLES, TRUE_MAZE, findings, name_of
 from trajlm.reproduce.maze_trainings import TIER, Trained, guided_searches, trainings
 from trajlm.reproduce.selection import in_turn
 from trajlm.runs.cells import Cell
-from trajlm.runs.config import resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Rows = Sequence[Mapping[str, Any]]
 Walker = tuple[str, str | None]
 """A recipe, and that of the critic that guides it."""
-TITLES = {
-    "pointmaze-umaze": "UMaze",
-    "pointmaze-medium": "Medium",
-    "pointmaze-large": "Large",
-}
 
 
 def cells(context: Context) -> list[Cell]:
@@ -62,6 +56,7 @@ def run(context: Context) -> Findings:
             ways.row_of(maze, recipe, reached, guide=guide)
             for (recipe, guide), reached in there.items()
         ]
+        rows += true_rows(context, trained, maze, found)
         drawn[maze] = scene(context, trained, maze, walks, there)
     named = [{**row, "name": name_of(row, context.algorithms)} for row in rows]
     count = sum(map(len, [*trained.values(), *guided.values()]))
@@ -80,6 +75,29 @@ def reached_by(
         cell for each in guided.values() for cell in each if {cell.evaluates, cell.guide} <= names
     ]
     return found | {row["command"]: row["returns"] for row in context.evaluate(ready)}
+
+
+def true_rows(
+    context: Context, trained: Trained, maze: str, found: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What each critic is worth to searches in the true maze, a row a horizon."""
+    from trajlm.reproduce.maze_truth import arrivals
+
+    truth = context.settings["truth"]
+    for recipe in filter(taking_part.offers_critic, context.algorithms):
+        critics = [cell for cell in trained[maze, recipe] if cell.command in found]
+        for horizon in truth["horizons"] if critics else ():
+            reached = [
+                context.part(
+                    f"true-{cell.name}-{horizon}",
+                    partial(
+                        arrivals, context.run_of(cell), maze=maze, horizon=horizon,
+                        candidates=truth["candidates"], episodes=context.settings["episodes"],
+                    ),
+                )
+                for cell in critics
+            ]  # fmt: skip
+            yield {**ways.row_of(maze, TRUE_MAZE, reached, guide=recipe), "horizon": horizon}
 
 
 def walks_of(context: Context, maze: str) -> dict[str, Any]:
@@ -121,78 +139,6 @@ def drawn_ways(
         maze=maze,
         number=context.settings["drawn"],
     )
-
-
-def name_of(row: Mapping[str, Any], algorithms: Sequence[str]) -> str:
-    """What tables and pictures call a row."""
-    asked = {each for each in algorithms if asks_for_goals(each)}
-    names = taking_part.titles([each for each in algorithms if each not in asked])
-    names |= {each: f"{taking_part.algorithm_title(each)}, asked for the goal" for each in asked}
-    name = names.get(row["recipe"], row["recipe"])
-    return f"{name}, guided by {names[row['guide']]}" if row["guide"] else name
-
-
-def asks_for_goals(recipe: str) -> bool:
-    """Whether the recipe's model is asked for a goal, beside what it observes."""
-    return getattr(resolve(recipe).model, "goal", "none") != "none"
-
-
-# ---- findings ---------------------------------------------------------------------------------
-
-
-def findings(
-    context: Context, rows: Rows, drawn: Mapping[str, Any], *, there: int, count: int
-) -> Findings:
-    held, words = [], []
-    for maze in drawn:
-        inside = {
-            (row["recipe"], row["guide"]): row["success"] for row in rows if row["maze"] == maze
-        }
-        for (recipe, guide), success in inside.items():
-            if guide is not None and {(recipe, None), (guide, None)} <= set(inside):
-                parts = inside[recipe, None], inside[guide, None]
-                held.append(success > max(parts))
-                words.append(
-                    f"{TITLES[maze]} {100 * success:.0f}% (search alone {100 * parts[0]:.0f}%, "
-                    f"critic's own policy {100 * parts[1]:.0f}%)"
-                )
-    verdict = (
-        "The guided search reached of the goals: " + "; ".join(words) + "."
-        if words
-        else "No search and critic took part, so nothing was guided."
-    )
-    whole = there == count
-    part = "" if whole else f"A part of the whole: {there} of {count} trainings and searches. "
-    return Findings(
-        held=context.held(sum(held), of=len(held) if whole else 0),
-        verdict=f"{part}{verdict}",
-        tables=(table(rows, drawn),) if rows else (),
-        rows=rows,
-        picture=dict(drawn),
-    )
-
-
-def table(rows: Rows, drawn: Mapping[str, Any]) -> Table:
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    cells = {(row["name"], row["maze"]): share(row) for row in rows}
-    scored = [row for row in rows if row["recipe"] != ways.DATA]
-    kinds = " or ".join(dict.fromkeys(row["interval_kind"] for row in scored))
-    seeds = " to ".join(map(str, sorted({len(row["seeds"]) for row in scored})))
-    steps = ", ".join(f"{TITLES[maze]} {each['steps']:,}" for maze, each in drawn.items())
-    return Table(
-        title="Goals reached, percent of episodes",
-        columns=("method", *(TITLES[maze] for maze in drawn)),
-        lines=tuple((name, *(cells.get((name, maze), "-") for maze in drawn)) for name in names),
-        note=(
-            f"{scored[0]['episodes']} episodes for each training; in brackets: {kinds}, training "
-            f"seeds: {seeds}. Steps of data: {steps}"
-        ),
-    )
-
-
-def share(row: Mapping[str, Any]) -> str:
-    low, high = row["interval"]
-    return f"{100 * row['success']:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def draw(results: Mapping[str, Any], figure: Figure) -> None:
@@ -249,6 +195,7 @@ EXPERIMENT = Experiment(
                 "episodes": 100,
                 "walks": 60,
                 "drawn": 5,
+                "truth": {"horizons": [1, 8], "candidates": 256},
             },
         ),
         "paper": Scale(
@@ -266,6 +213,7 @@ EXPERIMENT = Experiment(
                 "episodes": 300,
                 "walks": 60,
                 "drawn": 5,
+                "truth": {"horizons": [1, 8], "candidates": 256},
             },
         ),
         "debug": Scale(
@@ -283,6 +231,7 @@ EXPERIMENT = Experiment(
                 "episodes": 2,
                 "walks": 5,
                 "drawn": 2,
+                "truth": {"horizons": [2], "candidates": 4},
             },
         ),
     },
