@@ -120,9 +120,6 @@ def truth(scene: Scene) -> dict[str, Any]:
         "error": curve(scene.apart),
         "log_likelihood": curve(likelihood),
         **_worth(scene, scene.true, seeds=1),
-        "plausible_positions": _shares(
-            scene.plain.plausible(scene.true, moving=False).reshape(recorded.observations.shape[:2])
-        ),
         "plain": {
             "energy": list(scene.plain.energy),
             "overshoot": scene.plain.overshoot,

@@ -93,7 +93,6 @@ PANELS = (
     ),
     ("error", HIDDEN, RECORDED, "Velocities hidden: error of the positions"),
     ("log_likelihood", HIDDEN, RECORDED, "Velocities hidden: log-likelihood of the positions"),
-    ("plausible", HIDDEN, RECORDED, "Velocities hidden: plausible positions; dashed: the truth"),
     ("plausible", WHOLE, RECORDED, "Plausible bodies, actions as recorded; dashed: the truth"),
     ("plausible", WHOLE, CHOSEN, "Plausible bodies, actions chosen by the model"),
 )
@@ -116,7 +115,7 @@ def draw(results: Mapping[str, Any], figure: Figure) -> None:
             if not curves:
                 own.set_axis_off()
                 continue
-            reference = rows[0].get(measure if seen == WHOLE else f"{measure}_positions")
+            reference = rows[0][measure] if seen == WHOLE else None
             pictures.draw_curves(
                 own, measure, curves, methods=methods, reference=reference, title=title
             )
@@ -246,7 +245,7 @@ EXPERIMENT = Experiment(
     further={"strip.png": strip, "film.gif": film},
     alt=(
         "For each body curves over the horizon: error and log-likelihood, whole and with velocities "
-        "hidden, and the share of plausible bodies, as far as they are seen."
+        "hidden, and the share of plausible bodies."
     ),
-    figure_size=(15.0, 16.5),
+    figure_size=(15.0, 14.5),
 )
