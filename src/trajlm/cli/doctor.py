@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trajlm.cli import flags, tables
-from trajlm.runs.facts import available_cores, installation, package_version
+from trajlm.core.machine import available_cores
+from trajlm.runs.facts import installation, package_version
 
 EXTRAS = {
     "mujoco": ("mujoco", "the HalfCheetah, Hopper and Walker2d environments"),

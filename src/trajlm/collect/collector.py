@@ -23,8 +23,9 @@ import numpy as np
 from trajlm.collect import mazes
 from trajlm.collect.behaviour import REPLAY, TIERS, body_facts, load_behaviour
 from trajlm.collect.episodes import SLOTS
-from trajlm.collect.pool import Pool, default_processes, in_blocks, open_pool
+from trajlm.collect.pool import Pool, in_blocks, open_pool
 from trajlm.core.errors import Interrupted, StorageError, UsageError, suggestion
+from trajlm.core.machine import available_cores
 from trajlm.core.spec import Box, Space
 from trajlm.core.trajectory import Trajectory
 from trajlm.data.sources.minari import write
@@ -95,7 +96,7 @@ def collect(
         for name, share in zip(names, _shares(steps, len(names)), strict=True)
     ]
     blocks = sum(math.ceil(part.missing(limit) / SLOTS) for part in parts)
-    pool = open_pool(processes or min(default_processes(), blocks))
+    pool = open_pool(processes or min(available_cores(), blocks))
     try:
         _fill(parts, pool, limit=limit, progress=progress or (lambda done, total: None))
         return write(

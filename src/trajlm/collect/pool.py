@@ -117,13 +117,6 @@ def open_pool(processes: int) -> Pool:
     return LocalPool() if processes == 1 else WorkerPool(processes)
 
 
-def default_processes() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def in_blocks(
     first: int, count: int, *, body: str, behaviour: str, seed: int, slots: int
 ) -> Sequence[Task]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trajlm.core.machine import available_cores
 from trajlm.envs.make import make_environment
 from trajlm.envs.robotics import HELD
 
@@ -22,8 +23,9 @@ class PointMaze:
 
         inner: Any = make_environment(env_id).unwrapped
         self._model = inner.point_env.model
-        self._data = mujoco.MjData(self._model)
-        self._rollout = Rollout(nthread=0)
+        cores = available_cores()
+        self._data = [mujoco.MjData(self._model) for _ in range(cores)]
+        self._rollout = Rollout(nthread=cores)
 
     def replay(self, present: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """States (N, H, 4), place and velocity, after each of the actions (N, H, 2) from the present

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trajlm import __version__
+from trajlm.core.machine import available_cores
 
 PACKAGES = ("torch", "numpy", "safetensors", "gymnasium", "mujoco", "h5py", "minari")
 
@@ -22,13 +22,6 @@ def package_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def available_cores() -> int:
-    """Cores this process may use (a container's limit counts, not the machine's total)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def processor_name() -> str:

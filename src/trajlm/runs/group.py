@@ -15,10 +15,10 @@ from typing import Any
 
 from trajlm.core.errors import CheckpointError
 from trajlm.core.formats import GROUP_FORMAT
+from trajlm.core.machine import available_cores
 from trajlm.evaluation.group import write_group
 from trajlm.runs.assembly import examine, load_store
 from trajlm.runs.config import RunConfig
-from trajlm.runs.facts import available_cores
 from trajlm.runs.folder import (
     RESULTS_FILE,
     RUN_FILE,
