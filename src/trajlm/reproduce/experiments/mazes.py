@@ -195,7 +195,7 @@ EXPERIMENT = Experiment(
                 "episodes": 100,
                 "walks": 60,
                 "drawn": 5,
-                "truth": {"horizons": [1, 8], "candidates": 256},
+                "truth": {"horizons": [1, 8], "candidates": 64},
             },
         ),
         "paper": Scale(
@@ -213,7 +213,7 @@ EXPERIMENT = Experiment(
                 "episodes": 300,
                 "walks": 60,
                 "drawn": 5,
-                "truth": {"horizons": [1, 8], "candidates": 256},
+                "truth": {"horizons": [1, 8], "candidates": 64},
             },
         ),
         "debug": Scale(
