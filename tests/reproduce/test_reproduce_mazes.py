@@ -13,7 +13,7 @@ from trajlm.envs.maze_map import MAZES
 from trajlm.reproduce import maze_ways as ways
 from trajlm.reproduce.context import Context
 from trajlm.reproduce.experiments import mazes
-from trajlm.reproduce.maze_findings import TRUE_MAZE
+from trajlm.reproduce.maze_findings import lacking
 from trajlm.reproduce.reproduce import reproduce
 
 PLANNER, CRITIC = "trajectory_transformer/maze", "implicit_q_learning/maze"
@@ -36,7 +36,7 @@ def test_each_method_and_the_guided_search_has_a_row(found):
         (PLANNER, None),
         ("trajectory_transformer/maze-goals", None),
         (PLANNER, CRITIC),
-        (TRUE_MAZE, CRITIC),
+        (ways.TRUE_MAZE, CRITIC),
     ]
     assert "with plans of 2" in results["verdict"]
     assert "UMaze" in results["verdict"] and "search alone" in results["verdict"]
@@ -115,14 +115,29 @@ def test_the_mazes_are_made_in_parts(tmp_path):
     assert made == [] and results["tables"] == []
     assert results["verdict"].startswith("A part of the whole: 0 of 3 trainings and searches")
     results, made = parts(["implicit*"])
-    assert made == [(ways.DATA, None), (CRITIC, None), (TRUE_MAZE, CRITIC)]
+    assert made == [(ways.DATA, None), (CRITIC, None), (ways.TRUE_MAZE, CRITIC)]
     assert results["picture"][UMAZE]["walker"] == "IQL"
     results, made = parts(["*transformer*-0"])  # its critic is there, so the search is guided too
     every = [(ways.DATA, None), (CRITIC, None), (PLANNER, None), (PLANNER, CRITIC)]
-    assert made == [*every, (TRUE_MAZE, CRITIC)]
+    assert made == [*every, (ways.TRUE_MAZE, CRITIC)]
     assert not results["verdict"].startswith("A part")
     assert "guided by IQL" in results["picture"][UMAZE]["walker"]
     assert parts(())[1] == made
+
+
+def test_what_lacks_is_told_where_true_states_are_worth_more():
+    def rows(policy, near, far):
+        own = ways.row_of(UMAZE, CRITIC, [[1.0] * policy + [0.0] * (10 - policy)])
+        true = [
+            {**ways.row_of(UMAZE, ways.TRUE_MAZE, [[1.0] * n + [0.0] * (10 - n)], guide=CRITIC),
+             "horizon": horizon}
+            for horizon, n in ((1, near), (8, far))
+        ]  # fmt: skip
+        return [own, *true]
+
+    assert "policy on UMaze (90%, plans of 8)" in lacking(rows(6, 5, 9))
+    assert lacking(rows(6, 9, 6)) == ""
+    assert lacking(rows(6, 5, 9)[:1]) == ""
 
 
 def test_the_picture_is_drawn_of_the_results_alone(found):

@@ -12,7 +12,6 @@ from trajlm.reproduce.context import Context
 from trajlm.runs.config import resolve
 
 Rows = Sequence[Mapping[str, Any]]
-TRUE_MAZE = "true maze"
 TITLES = {
     "pointmaze-umaze": "UMaze",
     "pointmaze-medium": "Medium",
@@ -25,8 +24,8 @@ def name_of(row: Mapping[str, Any], algorithms: Sequence[str]) -> str:
     asked = {each for each in algorithms if asks_for_goals(each)}
     names = taking_part.titles([each for each in algorithms if each not in asked])
     names |= {each: f"{taking_part.algorithm_title(each)}, asked for the goal" for each in asked}
-    if row["recipe"] == TRUE_MAZE:
-        return f"plans of {row['horizon']} in the {TRUE_MAZE}, {names[row['guide']]}'s critic"
+    if row["recipe"] == ways.TRUE_MAZE:
+        return f"plans of {row['horizon']} in the {ways.TRUE_MAZE}, {names[row['guide']]}'s critic"
     name = names.get(row["recipe"], row["recipe"])
     return f"{name}, guided by {names[row['guide']]}" if row["guide"] else name
 
@@ -42,7 +41,9 @@ def findings(
     held, words = [], []
     for maze in drawn:
         own = [row for row in rows if row["maze"] == maze]
-        inside = {(r["recipe"], r["guide"]): r["success"] for r in own if r["recipe"] != TRUE_MAZE}
+        inside = {
+            (r["recipe"], r["guide"]): r["success"] for r in own if r["recipe"] != ways.TRUE_MAZE
+        }
         for (recipe, guide), success in inside.items():
             if guide is not None and {(recipe, None), (guide, None)} <= set(inside):
                 parts = inside[recipe, None], inside[guide, None]
@@ -52,7 +53,7 @@ def findings(
                     f"critic's own policy {100 * parts[1]:.0f}%{in_truth(own, guide)})"
                 )
     verdict = (
-        "The guided search reached of the goals: " + "; ".join(words) + "."
+        "The guided search reached of the goals: " + "; ".join(words) + "." + lacking(rows)
         if words
         else "No search and critic took part, so nothing was guided."
     )
@@ -67,14 +68,33 @@ def findings(
     )
 
 
+def lacking(rows: Rows) -> str:
+    """What a reader should take from it: where the critic, with true states, is worth more than its own
+    policy is, a guided search lacks the states."""
+    own = {(r["maze"], r["recipe"]): r["success"] for r in rows if r["guide"] is None}
+    deepest = {(r["maze"], r["guide"]): r for r in rows if r["recipe"] == ways.TRUE_MAZE}
+    found = [
+        f"{TITLES[maze]} ({100 * row['success']:.0f}%, plans of {row['horizon']})"
+        for (maze, critic), row in deepest.items()
+        if row["success"] > own[maze, critic]
+    ]
+    if not found:
+        return ""
+    return (
+        " What to take from it: with true states plans scored by the critic reach more goals than its "
+        f"own policy on {', '.join(found)}; what the guided search lacks there are the states that its "
+        "model predicts."
+    )
+
+
 def in_truth(rows: Rows, guide: str) -> str:
     """What the critic is worth where the states of plans are true ones, as words to add."""
     found = [
         f"{100 * row['success']:.0f}% with plans of {row['horizon']}"
         for row in rows
-        if row["recipe"] == TRUE_MAZE and row["guide"] == guide
+        if row["recipe"] == ways.TRUE_MAZE and row["guide"] == guide
     ]
-    return f", the critic in the {TRUE_MAZE} {', '.join(found)}" if found else ""
+    return f", the critic in the {ways.TRUE_MAZE} {', '.join(found)}" if found else ""
 
 
 def table(rows: Rows, drawn: Mapping[str, Any]) -> Table:

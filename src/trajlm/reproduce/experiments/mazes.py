@@ -16,7 +16,7 @@ from trajlm.reproduce import maze_ways as ways
 from trajlm.reproduce import picture, taking_part
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
-from trajlm.reproduce.maze_findings import TITLES, TRUE_MAZE, findings, name_of
+from trajlm.reproduce.maze_findings import TITLES, findings, name_of
 from trajlm.reproduce.maze_trainings import TIER, Trained, guided_searches, trainings
 from trajlm.reproduce.selection import in_turn
 from trajlm.runs.cells import Cell
@@ -97,7 +97,7 @@ def true_rows(
                 )
                 for cell in critics
             ]  # fmt: skip
-            yield {**ways.row_of(maze, TRUE_MAZE, reached, guide=recipe), "horizon": horizon}
+            yield {**ways.row_of(maze, ways.TRUE_MAZE, reached, guide=recipe), "horizon": horizon}
 
 
 def walks_of(context: Context, maze: str) -> dict[str, Any]:
