@@ -118,6 +118,7 @@ def test_the_values_are_the_fixed_point_of_the_expectile(tmp_path: Path) -> None
     training = TrainingConfig(
         steps=300, learning_rate=1e-2, weight_decay=0.0, warmup_steps=0,
         gradient_clip=None, validation_fraction=0.0, tensorboard=False, checkpoint_every=0,
+        precision="float32",
     )  # fmt: skip
     Trainer(model, config=training, loader=Whole(batch), folder=tmp_path, seed=0).run()
     q, v = fixed_point(trajectories)

@@ -13,7 +13,7 @@ from trajlm.algorithms.trajectory_transformer.model import Model
 from trajlm.core.seeding import uniform
 from trajlm.core.spec import Box, DataSpec
 from trajlm.nn.sampling import Filter
-from trajlm.planning.beam import Draws, Plans, Slot, likelihood_search, scored_search
+from trajlm.planning.beam import Draws, Plans, Slot, likelihood_search, scored_search, stable_top
 from trajlm.planning.cached import CachedModel
 from trajlm.planning.guidance import RewardScorer
 from trajlm.planning.recompute import RecomputeModel
@@ -219,3 +219,15 @@ def test_beams_wider_than_there_are_candidates_fill_up() -> None:
     assert plans.tokens.shape == (1, 9, 2)
     assert len({tuple(row) for row in plans.tokens[0].tolist()}) == 9
     torch.testing.assert_close(plans.scores[0].exp().sum().item(), 1.0, atol=0.5, rtol=0)
+
+
+def test_what_differs_by_rounding_alone_is_a_tie() -> None:
+    """Whichever way a processor adds up, the earlier of two like plans comes first."""
+    for dtype in (torch.float32, torch.float64):
+        noise = torch.finfo(dtype).eps
+        values = torch.tensor([[-1.5, -1.5 + noise, 0.25, -1.5 - noise, -torch.inf]], dtype=dtype)
+        best, places = stable_top(values, 4)
+        assert places.tolist() == [[2, 0, 1, 3]]
+        assert torch.equal(best, values[:, [2, 0, 1, 3]])
+        apart = torch.tensor([[-1.5, -1.499]], dtype=dtype)
+        assert stable_top(apart, 1)[1].tolist() == [[1]]

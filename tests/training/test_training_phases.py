@@ -22,7 +22,7 @@ from trajlm.training.trainer import BatchSource, Trainer
 CONFIG = TrainingConfig(
     steps=8, batch_size=8, learning_rate=0.01, warmup_steps=2, schedule="cosine", final_rate=0.0,
     weight_decay=0.0, gradient_clip=0.5, log_every=1, validation_every=0, checkpoint_every=4,
-    tensorboard=False,
+    tensorboard=False, precision="float32",
 )  # fmt: skip
 
 

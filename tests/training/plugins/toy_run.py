@@ -52,6 +52,7 @@ def toy_trainer(folder: Path, *, loader: ToyLoader | None = None, **facts) -> Tr
     """A trainer of the toy; `facts` are fields of TrainingConfig or arguments of Trainer."""
     settings = {"steps": 30, "warmup_steps": 5, "learning_rate": 0.01, "log_every": 5}
     settings |= {"validation_every": 0, "checkpoint_every": 10, "tensorboard": False}
+    settings |= {"precision": "float32"}  # also where bf16 is native
     fields = TrainingConfig.__dataclass_fields__
     settings |= {name: facts.pop(name) for name in list(facts) if name in fields}
     facts.setdefault("model", toy_model())
