@@ -15,6 +15,7 @@ from trajlm.reproduce.context import Context
 from trajlm.reproduce.experiments import mazes
 from trajlm.reproduce.maze_findings import lacking
 from trajlm.reproduce.reproduce import reproduce
+from trajlm.training.precision import choose_precision
 
 PLANNER, CRITIC = "trajectory_transformer/maze", "implicit_q_learning/maze"
 UMAZE = "pointmaze-umaze"
@@ -55,6 +56,14 @@ def test_the_guided_search_is_an_evaluation_of_the_same_run(found):
     )
     protocol = json.loads((folder / "runs" / name / "results.json").read_text())["protocol"]
     assert protocol["guide"] == CRITIC and protocol["episodes"] == 2
+
+
+def test_rows_tell_in_what_arithmetic_their_models_were_trained(found):
+    rows = [json.loads(line) for line in (found[1] / "rows.jsonl").read_text().splitlines()]
+    told = [row.get("training_precision") for row in rows]
+    auto = choose_precision("auto").name
+    # Critics are always trained in float32; the last is an evaluation alone.
+    assert told == ["float32", auto, auto, None]
 
 
 def test_the_datas_own_success_is_counted(found):

@@ -189,7 +189,7 @@ class Context:
     def train(self, cells: Sequence[Cell]) -> list[Row]:
         """The rows of all cells in their order: `keys`, `command`, `protocol`, `rows` (one a target),
         `timing` of the evaluation (seconds), `returns` (every episode's, in the order of targets and
-        seeds), `updates_per_s` of the training.
+        seeds), `updates_per_s` and `training_precision` (that of `protocol` is the scores').
 
         Runs what is not there, `workers` at a time; where `only` is set, no more than it names, and
         rows that are then not there are left out. Raises `UsageError` where an algorithm does not

@@ -187,7 +187,9 @@ def read_cell(cell: Cell, runs: Path) -> Row:
     else:
         known = trained_facts(run)
     if not cell.evaluates:
-        scores["updates_per_s"] = _meta(run)["training"]["updates_per_s"]
+        meta = _meta(run)
+        scores["updates_per_s"] = meta["training"]["updates_per_s"]
+        scores["training_precision"] = meta["precision"]["name"]
     protocol = {key: known.get(key) for key in KEPT}
     if cell.updates is not None and protocol["updates"] != cell.updates:
         raise StorageError(f"{run} holds {protocol['updates']} updates; choose another folder")
