@@ -21,8 +21,9 @@ class PointMaze:
         import mujoco
         from mujoco.rollout import Rollout
 
-        inner: Any = make_environment(env_id).unwrapped
-        self._model = inner.point_env.model
+        environment: Any = make_environment(env_id)
+        self._model = environment.unwrapped.point_env.model
+        environment.close()
         cores = available_cores()
         self._data = [mujoco.MjData(self._model) for _ in range(cores)]
         self._rollout = Rollout(nthread=cores)

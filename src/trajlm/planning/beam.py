@@ -256,8 +256,8 @@ def best_rows(scores: Tensor, *, environments: int, keep: int) -> Tensor:
 def stable_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row (N, K), largest first; of equal ones the earlier.
 
-    What differs by less than eps^0.75 is equal: which of two like plans comes first must not depend on
-    the order in which a processor's matrix product adds up.
+    Values are compared in whole steps of eps^0.75: which of two like plans comes first must not depend
+    on the order in which a processor's matrix product adds up.
     """
     step = torch.finfo(values.dtype).eps ** 0.75
     order = (values / step).round().argsort(dim=-1, descending=True, stable=True)

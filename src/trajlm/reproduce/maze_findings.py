@@ -70,7 +70,7 @@ def findings(
 
 def lacking(rows: Rows) -> str:
     """What a reader should take from it: where the critic, with true states, is worth more than its own
-    policy is, a guided search lacks the states."""
+    policy is, the critic is not what a guided search lacks."""
     own = {(r["maze"], r["recipe"]): r["success"] for r in rows if r["guide"] is None}
     deepest = {(r["maze"], r["guide"]): r for r in rows if r["recipe"] == ways.TRUE_MAZE}
     found = [
@@ -82,8 +82,8 @@ def lacking(rows: Rows) -> str:
         return ""
     return (
         " What to take from it: with true states plans scored by the critic reach more goals than its "
-        f"own policy on {', '.join(found)}; what the guided search lacks there are the states that its "
-        "model predicts."
+        f"own policy on {', '.join(found)}, so the critic is not the limit there: what is left are the "
+        "states that the model predicts and the actions that it proposes."
     )
 
 
