@@ -89,9 +89,9 @@ class Counting:
     def __init__(self) -> None:
         self.plans = 0
 
-    def __call__(self, network, window):
+    def __call__(self, network, window, dtype):
         self.plans += 1
-        return CachedModel(network, window)
+        return CachedModel(network, window, dtype)
 
 
 def counted(policy):

@@ -170,6 +170,8 @@ def test_the_rows_of_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[2].baseline == "expected 20,400 ms" and rows[5].baseline == "expected 104,000 ms"
     assert rows[7].ratio == 2.0 and "weights of run" in rows[8].what
     assert rows[0].ratio is not None and "first action" in rows[0].baseline
+    speed = suite._bf16_speed_row("Hopper", tiny(SPEC, small))
+    assert speed.what == "plan, Hopper, bf16" and speed.ratio is not None and speed.ratio > 0
     half = suite._bf16_row(tiny(SPEC, small), states=3)
     assert "bf16, 3 states" in half.what and half.ours.endswith("%")
 

@@ -173,20 +173,18 @@ def _search(
     policy: Policy, pasts: Tensor, *, seeds: Sequence[int], suggestion: Tensor | None = None
 ) -> Plans:
     schedule, rest = policy.schedule
-    config, kind = policy.config, pasts.device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bf16"):
-        return scored_search(
-            policy.token_model(policy.model, policy.window),
-            pasts,
-            schedule=schedule,
-            rest=rest,
-            horizon=policy.horizon,
-            beam_width=config.beam_width,
-            num_samples=config.num_samples,
-            scorer=policy.scorer,
-            draws=draws_of(seeds, device=pasts.device),
-            suggestion=suggestion,
-        )
+    return scored_search(
+        policy.tokens(),
+        pasts,
+        schedule=schedule,
+        rest=rest,
+        horizon=policy.horizon,
+        beam_width=policy.config.beam_width,
+        num_samples=policy.config.num_samples,
+        scorer=policy.scorer,
+        draws=draws_of(seeds, device=pasts.device),
+        suggestion=suggestion,
+    )
 
 
 def their_plan(policy: Policy, past: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
@@ -254,9 +252,14 @@ def equal_actions(policy: Policy, pasts: Tensor) -> float:
     return sum(same) / len(same)
 
 
+def reduced(policy: Policy) -> Policy:
+    """The same policy with products of bf16."""
+    return replace(policy, config=replace(policy.config, precision="bf16"))
+
+
 def reduced_precision(policy: Policy, pasts: Tensor, *, batch: int = 50) -> Reduced:
     """bf16 beside float32 on the same pasts and draws; all scores are those of float32."""
-    half = replace(policy, config=replace(policy.config, precision="bf16"))
+    half = reduced(policy)
     same, full, lost = [], [], []
     actions = policy.model.layout.action_size
     for first in range(0, len(pasts), batch):

@@ -165,6 +165,7 @@ def plan(given: Given) -> list[Row]:
     if trained is not None:
         rows += _plan_rows(f"weights of {given.run}", trained, given)
     if "bf16" in measured_precisions():
+        rows += [_bf16_speed_row(body, policy) for body, policy in policies.items()]
         rows.append(_bf16_row(policies["HalfCheetah"]))
     if torch.cuda.is_available():
         for body, policy in policies.items():
@@ -244,6 +245,19 @@ def _memory_rows() -> list[Row]:
             ratio=MEGABYTES_ALLOWED / used,
         )
     ]
+
+
+def _bf16_speed_row(body: str, policy: Policy) -> Row:
+    from trajlm.bench.planning import plan_seconds, random_pasts, reduced
+
+    past = random_pasts(policy, 1)
+    full, half = plan_seconds(policy, past), plan_seconds(reduced(policy), past)
+    return Row(
+        what=f"plan, {body}, bf16",
+        ours=f"{1e3 * half:,.0f} ms",
+        baseline=f"float32 {1e3 * full:,.0f} ms",
+        ratio=full / half,
+    )
 
 
 def _bf16_row(policy: Policy, *, states: int = 500) -> Row:

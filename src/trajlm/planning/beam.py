@@ -117,61 +117,109 @@ def scored_search(
 
     Raises `CheckpointError` where the model's predictions are not numbers.
     """
-    limits = limits or Limits()
-    started = time.perf_counter()
-    count = len(prefix)
+    limits, started = limits or Limits(), time.perf_counter()
     logits = model.prefill(prefix, goal=goal)
-    tokens = prefix.new_empty(count, 0)
-    memory = scorer.initial(count, like=logits)
-    alive = torch.ones(count, dtype=torch.bool, device=prefix.device)
-    scores = logits.new_zeros(count)
-    per_env, depth = 1, 0
-
-    def following(slot: Slot) -> Tensor:
-        """The rows' tokens with the next one, chosen from the logits."""
-        uniforms = None if slot.keep.greedy else draws(depth, slot.index, per_env).flatten()
-        chosen = choose(logits, slot, uniforms)
-        chosen = _suggested(chosen, suggestion, tokens.shape[1], per_env)
-        return torch.cat([tokens, chosen[:, None]], dim=1)
-
+    alive = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
+    rows = _Rows(
+        model=model,
+        prefix=prefix,
+        draws=draws,
+        suggestion=suggestion,
+        logits=logits,
+        tokens=prefix.new_empty(len(prefix), 0),
+        memory=scorer.initial(len(prefix), like=logits),
+        scores=logits.new_zeros(len(prefix)),
+        alive=alive,
+    )
     while True:
         # As published: `beam_width` rows from the first step on, each `num_samples` times.
-        copies = beam_width * num_samples // per_env if depth == 0 else num_samples
-        model.expand(copies)
-        per_env *= copies
-        logits, tokens, memory, alive = (
-            part.repeat_interleave(copies, dim=0) for part in (logits, tokens, memory, alive)
+        copies = num_samples if rows.depth else beam_width * num_samples
+        rows.expand(copies)
+        seen = rows.act(schedule, rest)
+        rows.memory, rows.scores = scorer(rows.depth, rows.memory, seen)
+        keep = min(beam_width, rows.per_env)
+        rows.select(best_rows(rows.scores, environments=len(prefix), keep=keep))
+        rows.depth += 1
+        if rows.depth == horizon or _over(limits, started, rows.depth, rows.tokens, len(prefix)):
+            return rows.plans()
+        rows.predict(rest)
+
+
+@dataclass(kw_only=True)
+class _Rows:
+    """The rows of a search as it grows: `logits` (R, V) of the next token, `tokens` (R, S') planned so
+    far, the scorer's `memory` (R, K), `scores` (R,), `alive` (R,). `depth`: transitions planned."""
+
+    model: TokenModel
+    prefix: Tensor
+    draws: Draws
+    suggestion: Tensor | None
+    logits: Tensor
+    tokens: Tensor
+    memory: Tensor
+    scores: Tensor
+    alive: Tensor
+    depth: int = 0
+
+    @property
+    def per_env(self) -> int:
+        return len(self.tokens) // len(self.prefix)
+
+    def expand(self, copies: int) -> None:
+        self.model.expand(copies)
+        self.logits, self.tokens, self.memory, self.alive = (
+            part.repeat_interleave(copies, dim=0)
+            for part in (self.logits, self.tokens, self.memory, self.alive)
         )
+
+    def select(self, rows: Tensor) -> None:
+        self.model.select(rows)
+        self.tokens, self.memory, self.alive, self.scores = (
+            part[rows] for part in (self.tokens, self.memory, self.alive, self.scores)
+        )
+
+    def append(self, slot: Slot) -> None:
+        """The next token of each row, chosen from the logits."""
+        uniforms = None
+        if not slot.keep.greedy:
+            uniforms = self.draws(self.depth, slot.index, self.per_env).flatten()
+        chosen = choose(self.logits, slot, uniforms)
+        chosen = _suggested(chosen, self.suggestion, self.tokens.shape[1], self.per_env)
+        self.tokens = torch.cat([self.tokens, chosen[:, None]], dim=1)
+
+    def step(self) -> None:
+        """The logits after the newest token."""
+        self.logits = self.model.step(self.tokens[:, -1])
+
+    def act(self, schedule: Sequence[Slot], rest: Sequence[Slot]) -> Transition:
+        """The tokens of `schedule`. What is scored after the last one needs no logits."""
         watched: dict[int, Tensor] = {}
         for place, slot in enumerate(schedule):
+            if place:
+                self.step()
             if slot.watched:
-                watched[slot.index] = torch.log_softmax(logits, dim=-1)
-            tokens = following(slot)
-            if place < len(schedule) - 1:
-                logits = model.step(tokens[:, -1])
-        seen = Transition(
-            previous=_tail(prefix, tokens, schedule, rest), watched=watched, alive=alive
-        )
-        memory, scores = scorer(depth, memory, seen)
-        rows = best_rows(scores, environments=count, keep=min(beam_width, per_env))
-        model.select(rows)
-        per_env = len(rows) // count
-        tokens, memory, alive, scores = (part[rows] for part in (tokens, memory, alive, scores))
-        depth += 1
-        if depth == horizon or _over(limits, started, depth, tokens, count):
-            break
+                watched[slot.index] = torch.log_softmax(self.logits, dim=-1)
+            self.append(slot)
+        previous = _tail(self.prefix, self.tokens, schedule, rest)
+        return Transition(previous=previous, watched=watched, alive=self.alive)
+
+    def predict(self, rest: Sequence[Slot]) -> None:
+        """The tokens of `rest`, and the logits after them."""
         for slot in rest:
-            logits = model.step(tokens[:, -1])
+            self.step()
             if slot.ends:
-                alive = alive & (logits.argmax(-1) < slot.allowed)
-            tokens = following(slot)
-        logits = model.step(tokens[:, -1])
-    return Plans(
-        tokens=tokens.view(count, per_env, -1),
-        scores=scores.view(count, per_env),
-        alive=alive.view(count, per_env),
-        depth=depth,
-    )
+                self.alive = self.alive & (self.logits.argmax(-1) < slot.allowed)
+            self.append(slot)
+        self.step()
+
+    def plans(self) -> Plans:
+        count, beams = len(self.prefix), self.per_env
+        return Plans(
+            tokens=self.tokens.view(count, beams, -1),
+            scores=self.scores.view(count, beams),
+            alive=self.alive.view(count, beams),
+            depth=self.depth,
+        )
 
 
 def likelihood_search(

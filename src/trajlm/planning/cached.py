@@ -79,12 +79,19 @@ class Samples:
 
 
 class CachedModel:
-    """A `TokenModel` that equals `RecomputeModel` and runs each token once."""
+    """A `TokenModel` that equals `RecomputeModel` and runs each token once.
 
-    def __init__(self, network: SlotNetwork, window: Window) -> None:
+    `dtype`: the numbers of the blocks' products and of what is kept, the network's own by default;
+    sums over blocks, norms and logits are the network's, so that what is compared is not rounded.
+    """
+
+    def __init__(
+        self, network: SlotNetwork, window: Window, dtype: torch.dtype | None = None
+    ) -> None:
         self.network, self.window = network, window
         self.slots = network.layout.size
-        self.layers = [LayerWeights.of(block) for block in network.transformer.blocks]  # type: ignore[arg-type]
+        blocks = network.transformer.blocks
+        self.layers = [LayerWeights.of(block, dtype) for block in blocks]  # type: ignore[arg-type]
         self.trunk: list[KeyValue] = []
         self.beams, self.spare, self.samples = Store(), Store(), Samples()
         self.tokens = torch.empty(0, 0, dtype=torch.int64)
@@ -125,9 +132,7 @@ class CachedModel:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         slot = (self.tokens.shape[1] - 1) % self.slots
-        logits = self.network.head.at(self.network.transformer.norm(hidden), slot)
-        # Reduced precision is for the products; what is compared is not rounded.
-        return logits.to(self.network.position.dtype)
+        return self.network.head.at(self.network.transformer.norm(hidden), slot)
 
     def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
         return self.network.embed(tokens, places % self.slots, places)
@@ -157,8 +162,8 @@ class CachedModel:
         self.own = sum(len(chunk.places) for chunk in chunks[1:])
         own: list[KeyValue | None] = [None] * len(self.layers)
         if self.own:
-            like = states[-1][0, 0].view(self.layers[0].heads, -1)
-            self.beams.reserve(len(rows), self._room(self.own), like=like, layers=len(self.layers))
+            like, layers = self.layers[0].like, len(self.layers)
+            self.beams.reserve(len(rows), self._room(self.own), like=like, layers=layers)
             used = self.beams.buffer[..., : self.own, :]
             own = [(part[:, :, 0], part[:, :, 1]) for part in used]
         run = run_tree(self.layers, chunks, states, rows, last=last, own=own)
@@ -176,7 +181,7 @@ class CachedModel:
         stored = slot != self.network.layout.value
         x = self.network.embed_slot(tokens, slot, place)
         if stored:
-            free = self._places(rows, like=x.view(self.layers[0].heads, rows, -1))
+            free = self._places(rows)
         own = self.beams.views(rows // self.copies, self.own) if self.own else []
         drawn = self.samples.views(self.drawn) if sampling and self.drawn else []
         for layer, weights in enumerate(self.layers):
@@ -192,9 +197,9 @@ class CachedModel:
             x = weights.finish(x, values)
         return x
 
-    def _places(self, rows: int, *, like: Tensor) -> tuple[Tensor, ...]:
+    def _places(self, rows: int) -> tuple[Tensor, ...]:
         """For each layer where a new token's keys and values go, (H, R, 2, E); it is counted."""
-        layers = len(self.layers)
+        like, layers = self.layers[0].like, len(self.layers)
         if self.copies > 1:
             if self.drawn == 0:
                 self.samples.reserve(rows, self.slots, like=like, layers=layers)
@@ -247,8 +252,8 @@ class CachedModel:
         total = self.own + drawn
         if total:
             old, samples, new = self.beams.buffer, self.samples.buffer, self.spare
-            like = samples[0, 0, :, :, 0] if drawn else old[0, :, :, 0, 0]
-            new.reserve(len(kept), self._room(total), like=like, layers=len(self.layers))
+            like, layers = self.layers[0].like, len(self.layers)
+            new.reserve(len(kept), self._room(total), like=like, layers=layers)
             fresh = new.buffer
             if self.own:
                 fresh[..., : self.own, :] = old[..., : self.own, :].index_select(2, groups)

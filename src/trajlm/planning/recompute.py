@@ -44,5 +44,4 @@ class RecomputeModel:
         slots = self.network.layout.size
         seen = self.tokens[:, self.window.first(length) * slots :]
         hidden = self.network.hidden(seen, goal=self.goal)[:, -1]
-        logits = self.network.head.at(hidden, (length - 1) % slots)
-        return logits.to(self.network.position.dtype)
+        return self.network.head.at(hidden, (length - 1) % slots)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, cuda
 
 from trajlm.planning.cached import CachedModel
@@ -28,9 +29,13 @@ class Stopwatch:
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def __call__(self, network: SlotNetwork, window: Window) -> TokenModel:
+    def __call__(
+        self, network: SlotNetwork, window: Window, dtype: torch.dtype | None = None
+    ) -> TokenModel:
         kinds = [network.layout.kind(slot) for slot in range(network.layout.size)]
-        return TimedModel(CachedModel(network, window), [TOKENS[kind] for kind in kinds], self)
+        return TimedModel(
+            CachedModel(network, window, dtype), [TOKENS[kind] for kind in kinds], self
+        )
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

@@ -248,13 +248,16 @@ class TrajectoryTransformerPolicy:
         goal = None
         if self.model.config.goal != "none":
             goal = self.model.discretizer.encode(carry.goal)
-        model: TokenModel = self.token_model(self.model, self.window)
-        with torch.autocast(
-            prefix.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
-            if self.config.search == "likelihood":
-                return self._likeliest(model, prefix, goal)
-            return self._best(model, prefix, goal, carry, seed)
+        model = self.tokens()
+        if self.config.search == "likelihood":
+            return self._likeliest(model, prefix, goal)
+        return self._best(model, prefix, goal, carry, seed)
+
+    def tokens(self) -> TokenModel:
+        """A token model of this policy's weights, window and precision."""
+        dtype = torch.bfloat16 if self.config.precision == "bf16" else None
+        made: TokenModel = self.token_model(self.model, self.window, dtype)
+        return made
 
     def _likeliest(self, model: TokenModel, prefix: Tensor, goal: Tensor | None) -> Plans:
         schedule, rest = self.schedule
