@@ -74,7 +74,7 @@ def occurrences(readings: Readings, rows: Sequence[Mapping[str, Any]], *, seeds:
         columns=("model", "layer", *PATTERNS, "past actions over states"),
         lines=tuple(lines),
         note=(
-            f"{seeds} training seeds; a head may show several. Markovian: most of its attention is on this "
+            f"Training seeds: {seeds}; a head may show several. Markovian: most of its attention is on this "
             "step and the one before. Striated: rows that predict states look at the same dimension two "
             "or more steps before; action-smoothing: rows that predict actions at the same one at any "
             f"earlier step. Each is counted from {patterns.CLEARLY:g} times what a head has that looks "

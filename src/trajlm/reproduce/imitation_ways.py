@@ -116,7 +116,7 @@ def shares_table(
         columns=("method", *bodies),
         lines=tuple(lines),
         note=(
-            f"{seeds} training seeds, in brackets {rows[0]['interval_kind']}; n episodes a "
+            f"Training seeds: {seeds}. In brackets {rows[0]['interval_kind']}; n episodes a "
             f"seed; the behaviour: its episodes in the data. Greedy is beam width 1; "
             "sampling draws every token as the model believes. In these bins: acting by its likeliest "
             "bin, from one observation in bins; nats of held-out episodes, where the model sees several"

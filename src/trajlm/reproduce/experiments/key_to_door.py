@@ -125,7 +125,7 @@ def findings(
             ("random", "-", f"{chance:.1f}", "-", "-", f"{PUBLISHED_RANDOM}"),
         ),
         note=(
-            f"{len(context.seeds)} training seeds, {context.settings['episodes']} episodes each; the "
+            f"Training seeds: {len(context.seeds)}, {context.settings['episodes']} episodes each; the "
             f"interval is a bootstrap over seeds; random: {context.settings['probes']:,} episodes"
         ),
     )  # fmt: skip
