@@ -13,7 +13,7 @@ ALGORITHMS = (
     "behavior_cloning/small",
     "percent_behavior_cloning/ten",
     "decision_transformer/locomotion",
-    "implicit_q_learning/small",
+    "implicit_q_learning/locomotion",
     "trajectory_transformer/locomotion",
 )
 UPDATE_MILLISECONDS: Mapping[str, Any] = {
