@@ -79,6 +79,10 @@ PAPER: Mapping[str, Any] = {
     "episodes": {"trajectory_transformer": 15, "other": 100},
     "seeds": {},
     "flags": {
+        "implicit_q_learning": [
+            *("--model.temperature", "3", "--model.target-rate", "0.005"),
+            *("--training.learning-rate", "3e-4"),
+        ],
         "trajectory_transformer": [
             *("--model.transitions", "8", "--policy.context", "4"),
             *("--policy.horizon", "5", "--policy.beam-width", "32"),
