@@ -165,7 +165,7 @@ def cost_table(rows: Rows, *, title: str, note: str) -> Table:
                 _range([row["protocol"]["updates"] for row in own], ",.0f"),
                 _range([row["minutes"] for row in own], ".1f"),
                 _range([row["protocol"]["episodes"] for row in own], ".0f"),
-                _range([row["milliseconds"] for row in own], ".2g"),
+                _range([row["milliseconds"] for row in own], ".2f"),
             )
         )
     columns = ("algorithm", "updates", "minutes of training", "episodes at once", "ms a step")
