@@ -170,7 +170,7 @@ def test_a_recipe_that_joins_adds_a_column(tmp_path: Path) -> None:
     reproduce(NAME, **asked(tmp_path), only=())
     more = asked(tmp_path, algorithms=("implicit_q_learning",))
     _, context = prepare(NAME, **more)
-    assert context.algorithms == (*PAIR, "implicit_q_learning/small")
+    assert context.algorithms == (*PAIR, "implicit_q_learning/locomotion")
     assert len(planned(tmp_path, algorithms=("implicit_q_learning",))) == 6
 
 
