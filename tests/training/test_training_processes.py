@@ -72,7 +72,7 @@ def test_a_signal_saves_and_sets_the_exit_code(tmp_path, start_toy, number):
 def test_a_second_signal_ends_at_once(tmp_path, start_toy):
     folder = tmp_path / "run"
     toy = start_toy(folder, **ENDLESS, delay=60)
-    toy.until((folder / "metrics.jsonl").exists)
+    toy.until(lambda: "waits for batch" in toy.stderr)
     toy.send(signal.SIGTERM)
     toy.until(lambda: "once more" in toy.stderr)
     assert toy.wait(0.3) is None  # the step goes on

@@ -30,6 +30,7 @@ class ToyLoader:
 
     def batch(self, step: int) -> SequenceBatch:
         if self.delay:
+            logging.getLogger(__name__).warning("waits for batch %d", step)
             time.sleep(self.delay)
         generator = torch.Generator().manual_seed(step)
         observations = torch.randn(8, 3, 4, generator=generator)
