@@ -86,7 +86,7 @@ PAPER: Mapping[str, Any] = {
         "trajectory_transformer": [
             *("--model.transitions", "8", "--policy.context", "4"),
             *("--policy.horizon", "5", "--policy.beam-width", "32"),
-        ]
+        ],
     },
 }
 DEBUG: Mapping[str, Any] = {
