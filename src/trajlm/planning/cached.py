@@ -81,8 +81,8 @@ class Samples:
 class CachedModel:
     """A `TokenModel` that equals `RecomputeModel` and runs each token once.
 
-    `dtype`: the numbers of the blocks' products and of what is kept, the network's own by default;
-    sums over blocks, norms and logits are the network's, so that what is compared is not rounded.
+    `dtype`: the numbers of the products by the blocks' weights, the network's own by default; all else
+    is the network's, so that what is compared is not rounded.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ FEW_ROWS = 32
 class LayerWeights:
     """A block's weights as a planner multiplies by them.
 
-    In the numbers `dtype` of the products; norms and what is added up from block to block keep those
-    of `block`. Transposed and contiguous, which halves a product of few rows; the query's hold the
+    In the numbers `dtype` of the products by them; all else keeps those of `block`, attention too (in bf16 its
+    products would copy keys and values that do not lie densely). Transposed and contiguous, which halves a product of few rows; the query's hold the
     scale of attention; queries, keys and values of a head lie side by side. Heads come first, so that the
     products of attention, by row, by beam or by environment, take views. `squares`: the MLP's input
     again, cut into a batch of products, which is faster for few rows.
@@ -72,7 +72,7 @@ class LayerWeights:
     @property
     def like(self) -> Tensor:
         """(H, 1, E): a tensor of the kind of its keys and values."""
-        return self.mixed[1][..., : self.keys[1].shape[-1] // 2]
+        return self.block.norm_mlp.weight.view(self.heads, 1, -1)
 
     def project(self, x: Tensor) -> Tensor:
         """(M, W) -> scaled queries, keys and values side by side, (H, M, 3, E)."""
@@ -84,13 +84,14 @@ class LayerWeights:
 
     def _by_head(self, x: Tensor, linear: tuple[Tensor, Tensor]) -> Tensor:
         normed = _norm(x, self.block.norm_attention).to(linear[0].dtype)
-        return torch.bmm(normed.expand(self.heads, -1, -1), linear[0]).add_(linear[1])
+        product = torch.bmm(normed.expand(self.heads, -1, -1), linear[0])
+        return product.add_(linear[1]).to(x.dtype)
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Both residual branches, from what attention mixed (H, M, E): (M, W) -> (M, W)."""
-        joined = mixed.transpose(0, 1).reshape(x.shape)
+        joined = mixed.transpose(0, 1).reshape(x.shape).to(self.output[0].dtype)
         x = torch.addmm(self.output[1], joined, self.output[0]).to(x.dtype).add_(x)
-        normed = _norm(x, self.block.norm_mlp).to(mixed.dtype)
+        normed = _norm(x, self.block.norm_mlp).to(joined.dtype)
         activation = self.block.activation
         if len(x) > FEW_ROWS:
             hidden = activation(torch.addmm(self.mlp_input[1], normed, self.mlp_input[0]))
