@@ -526,3 +526,11 @@ def test_reduced_precision_rounds_products_alone() -> None:
     (step,) = steps_of([0], 1)
     _, plans = policy.plan(policy.initial(1), step)
     assert plans.scores[0].tolist() == pytest.approx([301.3] * 2, abs=1e-2)
+    made: list[torch.dtype | None] = []
+
+    def noted(network, window, dtype):
+        made.append(dtype)
+        return CachedModel(network, window, dtype)
+
+    replace(policy, token_model=noted).plan(policy.initial(1), step)
+    assert made == [torch.bfloat16]

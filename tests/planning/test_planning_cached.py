@@ -231,3 +231,20 @@ def test_what_differs_by_rounding_alone_is_a_tie() -> None:
         assert torch.equal(best, values[:, [2, 0, 1, 3]])
         apart = torch.tensor([[-1.5, -1.499]], dtype=dtype)
         assert stable_top(apart, 1)[1].tolist() == [[1]]
+
+
+def test_products_in_bf16_are_close_and_logits_are_not_rounded() -> None:
+    model = random_model(observation=2, action=1, transitions=3, seed=0).float()
+    window = Window(kind="full_block", slots=model.layout.size, context=2, block=model.block_size)
+    prefix = torch.tensor([[1, 4]])
+    exact, rounded = CachedModel(model, window), CachedModel(model, window, torch.bfloat16)
+    with torch.inference_mode():
+        for token in (None, 3, 0, 2, 5):
+            if token is None:
+                expected, found = exact.prefill(prefix), rounded.prefill(prefix)
+            else:
+                step = torch.tensor([token])
+                expected, found = exact.step(step), rounded.step(step)
+            assert found.dtype == torch.float32 and not torch.equal(found, found.bfloat16().float())
+            assert not torch.equal(found, expected)
+            torch.testing.assert_close(found, expected, rtol=0, atol=0.2)

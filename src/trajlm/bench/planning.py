@@ -252,14 +252,14 @@ def equal_actions(policy: Policy, pasts: Tensor) -> float:
     return sum(same) / len(same)
 
 
-def reduced(policy: Policy) -> Policy:
+def in_bf16(policy: Policy) -> Policy:
     """The same policy with products of bf16."""
     return replace(policy, config=replace(policy.config, precision="bf16"))
 
 
 def reduced_precision(policy: Policy, pasts: Tensor, *, batch: int = 50) -> Reduced:
     """bf16 beside float32 on the same pasts and draws; all scores are those of float32."""
-    half = reduced(policy)
+    half = in_bf16(policy)
     same, full, lost = [], [], []
     actions = policy.model.layout.action_size
     for first in range(0, len(pasts), batch):

@@ -248,10 +248,10 @@ def _memory_rows() -> list[Row]:
 
 
 def _bf16_speed_row(body: str, policy: Policy) -> Row:
-    from trajlm.bench.planning import plan_seconds, random_pasts, reduced
+    from trajlm.bench.planning import in_bf16, plan_seconds, random_pasts
 
     past = random_pasts(policy, 1)
-    full, half = plan_seconds(policy, past), plan_seconds(reduced(policy), past)
+    full, half = plan_seconds(policy, past), plan_seconds(in_bf16(policy), past)
     return Row(
         what=f"plan, {body}, bf16",
         ours=f"{1e3 * half:,.0f} ms",

@@ -119,7 +119,6 @@ def scored_search(
     """
     limits, started = limits or Limits(), time.perf_counter()
     logits = model.prefill(prefix, goal=goal)
-    alive = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
     rows = _Rows(
         model=model,
         prefix=prefix,
@@ -129,7 +128,7 @@ def scored_search(
         tokens=prefix.new_empty(len(prefix), 0),
         memory=scorer.initial(len(prefix), like=logits),
         scores=logits.new_zeros(len(prefix)),
-        alive=alive,
+        alive=torch.ones(len(prefix), dtype=torch.bool, device=prefix.device),
     )
     while True:
         # As published: `beam_width` rows from the first step on, each `num_samples` times.

@@ -21,11 +21,13 @@ FEW_ROWS = 32
 class LayerWeights:
     """A block's weights as a planner multiplies by them.
 
-    In the numbers `dtype` of the products by them; all else keeps those of `block`, attention too (in bf16 its
-    products would copy keys and values that do not lie densely). Transposed and contiguous, which halves a product of few rows; the query's hold the
-    scale of attention; queries, keys and values of a head lie side by side. Heads come first, so that the
+    Transposed and contiguous, which halves a product of few rows; the query's hold the scale of
+    attention; queries, keys and values of a head lie side by side. Heads come first, so that the
     products of attention, by row, by beam or by environment, take views. `squares`: the MLP's input
     again, cut into a batch of products, which is faster for few rows.
+
+    Their dtype is that of the products by them. All else keeps the block's, attention too: in bf16 its
+    products would copy keys and values, which do not lie densely.
     """
 
     block: Block

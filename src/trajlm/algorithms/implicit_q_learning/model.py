@@ -234,11 +234,10 @@ class Model(Algorithm):
         the model's spaces.
         """
         device = self.reward_scale.device
-        with torch.autocast(device.type, enabled=False):
-            values = self.target_value(
-                entries_of(self.spec.observation, observation, name="observation", device=device),
-                entries_of(self.spec.action, action, name="action", device=device),
-            )
+        values = self.target_value(
+            entries_of(self.spec.observation, observation, name="observation", device=device),
+            entries_of(self.spec.action, action, name="action", device=device),
+        )
         return values[:, 0] / self.reward_scale
 
     def flops_per_step(self, batch_size: int) -> float:
