@@ -260,6 +260,23 @@ def test_bf16_acting_is_close(model: Model) -> None:
     assert 0 < np.abs(full - policy_actions).max() < 1.0
 
 
+def test_bf16_acts_where_episodes_begin_apart(model: Model) -> None:
+    """A short history beside a long one is padded; the padding sees nothing."""
+    policy = model.policy(precision="bf16", target_return=10.0)
+    carry = policy.initial(2)
+    for number in range(3):
+        seen = Step(
+            observation=np.ones((2, 3), np.float32),
+            reward=np.zeros(2),
+            terminated=np.zeros(2, bool),
+            truncated=np.zeros(2, bool),
+            is_first=np.array([number == 0, number != 1]),
+            seed=np.arange(2),
+        )
+        carry, action = policy.act(carry, seen)
+        assert np.isfinite(action).all()
+
+
 def test_steps_beyond_the_table_use_its_last_row(model: Model) -> None:
     rows = model.embed_timestep.num_embeddings
     observations, rewards, target = inputs(rows + 3, 1)

@@ -69,9 +69,23 @@ def test_outputs_are_those_of_the_full_forward(model: Transformer, start: int, s
     assert torch.allclose(model(x, outputs=wanted), model(x)[:, wanted], atol=1e-5)
 
 
-def test_nothing_visible_gives_no_nan(model: Transformer) -> None:
-    hidden = model(tokens(), mask=AttentionMask(visible_keys=torch.zeros(3, 9, dtype=torch.bool)))
+@pytest.mark.parametrize("bf16", [False, True])
+def test_nothing_visible_gives_no_nan(model: Transformer, bf16: bool) -> None:
+    x = tokens()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        hidden = model(x, mask=AttentionMask(visible_keys=torch.zeros(3, 9, dtype=torch.bool)))
     assert torch.isfinite(hidden).all()
+
+
+def test_left_padding_in_bf16_is_invisible(model: Transformer) -> None:
+    """Float32's lowest number is minus infinity in bf16, and padding that sees nothing would be NaN."""
+    x = tokens()
+    padded = torch.cat([torch.full((3, 4, 16), 7.0), x], dim=1)
+    visible = torch.arange(13).expand(3, 13) >= 4
+    with torch.autocast("cpu", torch.bfloat16):
+        alone, hidden = model(x), model(padded, mask=AttentionMask(visible_keys=visible))
+    assert torch.isfinite(hidden).all()
+    assert torch.allclose(hidden[:, 4:], alone, atol=0.1)
 
 
 def test_attention_maps_sum_to_one_and_are_causal(model: Transformer) -> None:

@@ -75,9 +75,11 @@ class AttentionMask:
     window: int | None = None
     visible_keys: Tensor | None = None
 
-    def bias(self, tokens: int, outputs: slice, *, like: Tensor) -> Tensor:
-        """What is added to the scores: (1 or B, 1, S, T), 0 or the dtype's lowest number."""
-        keys = torch.arange(tokens, device=like.device)
+    def bias(
+        self, tokens: int, outputs: slice, *, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """What is added to scores of `dtype`: (1 or B, 1, S, T), 0 or the dtype's lowest number."""
+        keys = torch.arange(tokens, device=device)
         queries = keys[outputs][:, None]
         seen = keys[None, :] <= queries
         if self.window is not None:
@@ -85,10 +87,8 @@ class AttentionMask:
         seen = seen[None, None]
         if self.visible_keys is not None:
             seen = seen & self.visible_keys[:, None, None, :]
-        lowest = torch.finfo(like.dtype).min
-        return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(
-            ~seen, lowest
-        )
+        lowest = torch.finfo(dtype).min
+        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, lowest)
 
 
 class Attention(nn.Module):
@@ -188,7 +188,7 @@ class Transformer(nn.Module):
         """
         mask = mask or AttentionMask()
         every = slice(None)
-        bias = mask.bias(x.shape[1], every, like=x)
+        bias = mask.bias(x.shape[1], every, dtype=_product_dtype(x), device=x.device)
         x = dropout(x, self.config.residual_dropout, training=self.training)
         for number, block in enumerate(self.blocks):
             last = number == len(self.blocks) - 1 and outputs is not None
@@ -204,3 +204,10 @@ def initialize(module: nn.Module, *, deviation: float = 0.02) -> None:
         nn.init.normal_(module.weight, std=deviation)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """That of products of `x`: in bf16 a mask of float32's lowest number would be minus infinity."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype

@@ -26,18 +26,6 @@ WAYS = {
 drawn candidate is kept whatever its score: each action token as probable as the model says."""
 
 
-def behaviour_of(data: str) -> dict[str, Any]:
-    """What the data's episodes return: mean and 95% interval over them."""
-    from trajlm.data.load import load_dataset
-
-    returns = load_dataset(data).finished.returns
-    return {
-        "mean": float(returns.mean()),
-        "interval": bootstrap_interval(returns),
-        "episodes": len(returns),
-    }
-
-
 def alone(folder: Path, policy: Mapping[str, Any], *, seconds: float) -> float:
     """Milliseconds of one step of one environment with a full context, physics included, by the run in
     `folder` with these settings of its policy, on one thread; timed for `seconds` or one step."""

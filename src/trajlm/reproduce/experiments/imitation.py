@@ -16,6 +16,7 @@ from trajlm.reproduce import imitation_ways as ways
 from trajlm.reproduce import picture
 from trajlm.reproduce.base import Experiment, Findings, Published, Scale
 from trajlm.reproduce.context import Context
+from trajlm.reproduce.data_returns import behaviour_of
 from trajlm.reproduce.imitation_ceiling import ceiling
 from trajlm.reproduce.imitation_pictures import draw
 from trajlm.reproduce.imitation_ways import GREEDY, PUBLISHED, SAMPLING, SEARCH, WAYS
@@ -37,7 +38,7 @@ def run(context: Context) -> Findings:
     }
     behaviours, cells, further = {}, {}, {}
     for body, path in data.items():
-        behaviours[body] = context.part(f"behaviour-{body}", partial(ways.behaviour_of, path))
+        behaviours[body] = context.part(f"behaviour-{body}", partial(behaviour_of, path))
         for recipe in context.algorithms:
             for seed in context.seeds:
                 trained = training(context, recipe, body, data=path, seed=seed)
