@@ -14,7 +14,7 @@ from trajlm.core.trajectory import Trajectory
 from trajlm.data.store import TrajectoryStore
 from trajlm.sequence.batch import WindowRequest
 from trajlm.sequence.loader import Loader, validation_batches
-from trajlm.sequence.windows import sample_windows, tile_windows
+from trajlm.sequence.windows import EARLY_STEPS, sample_windows, tile_windows
 
 LENGTHS = (1, 3, 12, 30)
 REQUEST = WindowRequest(length=5, columns=("observations", "actions", "rewards"))
@@ -73,6 +73,22 @@ def test_starts_are_uniform_over_all_steps() -> None:
     assert np.allclose(share, lengths / lengths.sum(), atol=5e-3)
     starts = np.bincount(windows.start[windows.episode == 3], minlength=30)
     assert len(starts) == 30 and starts.min() > 0.9 * starts.mean()
+
+
+def test_a_share_of_windows_starts_early() -> None:
+    """Of a length of 200 a tenth starts early in any case; the short episode is early altogether."""
+    lengths = np.array([200, 200, 8])
+    drawn = {"batch_size": 100_000, "seed": 0, "step": 0, "rank": 0, "version": 0}
+    windows = sample_windows(lengths, **drawn, early_share=0.25)
+    whole = windows.episode < 2
+    early = windows.start[whole] < EARLY_STEPS
+    assert np.mean(early) == pytest.approx(0.25 + 0.75 * 0.1, abs=5e-3)
+    counts = np.bincount(windows.start[whole][early], minlength=EARLY_STEPS)
+    assert counts.min() > 0.9 * counts.mean()
+    assert (windows.start < lengths[windows.episode]).all()
+    plain = sample_windows(lengths, **drawn)
+    assert np.array_equal(windows.episode, plain.episode)
+    assert np.mean(windows.start == plain.start) > 0.7
 
 
 def test_ranks_split_one_draw(store: TrajectoryStore) -> None:

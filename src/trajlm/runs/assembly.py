@@ -109,8 +109,13 @@ def assemble(config: RunConfig, store: TrajectoryStore) -> Assembly:
     with torch.random.fork_rng():
         torch.manual_seed(derive(config.seed, BUILD_STREAM))
         model = algorithm.build(config.model, spec, prepared.fitted)
-    batch_size = config.training.batch_size
-    loader = Loader(prepared.store, request, batch_size=batch_size, seed=config.seed)
+    loader = Loader(
+        prepared.store,
+        request,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        early_share=config.training.early_share,
+    )
     aside: TrajectoryStore | None = None
     if len(held_out):
         aside = algorithm.prepare_held_out(config.model, store.select(held_out), prepared.fitted)

@@ -65,7 +65,7 @@ class Gatherer:
 
 
 class Loader:
-    """Sampled training batches of one rank of `world`."""
+    """Sampled training batches of one rank of `world`; `early_share` as of `sample_windows`."""
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Loader:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        early_share: float = 0.0,
     ) -> None:
         if store.num_steps == 0:
             raise DataError(f"dataset {store.name!r} has no steps to train on")
@@ -83,6 +84,7 @@ class Loader:
             raise ValueError(f"rank {rank} is not in 0..{world - 1}")
         self.gatherer = Gatherer(store, request)
         self.batch_size, self.seed, self.rank = batch_size, seed, rank
+        self.early_share = early_share
 
     def batch(self, step: int) -> SequenceBatch:
         """The batch of update `step`; all ranks together draw `world` x `batch_size` windows."""
@@ -94,6 +96,7 @@ class Loader:
             rank=self.rank,
             version=self.gatherer.store.version,
             from_start=self.gatherer.request.from_start,
+            early_share=self.early_share,
         )
         return self.gatherer.batch(windows)
 

@@ -15,6 +15,9 @@ import numpy as np
 
 from trajlm.core.seeding import counter_bits
 
+EARLY_STEPS = 20
+"""Steps that count as an episode's beginning."""
+
 
 class Windows(NamedTuple):
     """`episode` (B,), `start` (B,) int64: the first step of each window within its episode."""
@@ -32,10 +35,12 @@ def sample_windows(
     rank: int,
     version: int,
     from_start: bool = False,
+    early_share: float = 0.0,
 ) -> Windows:
     """The windows of one batch: a pure function of its arguments. `lengths` (E,).
 
-    `from_start`: the same episodes, each from its first step.
+    `from_start`: the same episodes, each from its first step. `early_share`: the probability of a
+    window to start within the first `EARLY_STEPS` of its episode, whatever is drawn for it.
     """
     ends = np.cumsum(lengths)
     lanes = np.arange(rank * batch_size, (rank + 1) * batch_size)
@@ -43,6 +48,13 @@ def sample_windows(
     step_rows = (bits % np.uint64(ends[-1])).astype(np.int64)
     episode = np.searchsorted(ends, step_rows, side="right")
     start = step_rows - (ends - lengths)[episode]
+    if early_share:
+        # 2^53: as many equal steps of (0, 1) as a float tells apart.
+        chances = counter_bits(seed, step, version, lanes, 1) >> np.uint64(11)
+        places = counter_bits(seed, step, version, lanes, 2)
+        first = np.minimum(lengths[episode], EARLY_STEPS).astype(np.uint64)
+        early = chances < np.uint64(early_share * 2**53)
+        start = np.where(early, (places % first).astype(np.int64), start)
     return Windows(episode, np.zeros_like(start) if from_start else start)
 
 

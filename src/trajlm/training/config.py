@@ -22,6 +22,9 @@ class TrainingConfig:
     `schedule`: after the linear warm-up the rate stays, or falls along half a cosine over the
     remaining updates to `final_rate` times itself, or along `decay_steps` of them, and stays there.
     `gradient_clip`: the largest global norm of the gradient; None for no clipping.
+    `early_share`: the share of windows that start within the first steps of an episode, whatever is
+    drawn for them (not in the papers, which draw all steps alike): where several behaviours start
+    alike, what tells them apart is one step in a thousand.
     `precision`: "auto" takes bf16 only where the hardware multiplies it natively.
     `validation_fraction`: the share of episodes held out.
     `keep_last`: checkpoints kept besides the best one.
@@ -39,6 +42,7 @@ class TrainingConfig:
     decay_steps: int | None = None
     final_rate: float = 0.1
     gradient_clip: float | None = 0.25
+    early_share: float = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     validation_fraction: float = 0.05
     validation_every: int = 1_000
@@ -64,7 +68,7 @@ class TrainingConfig:
             raise UsageError(f"weight_decay: must be 0 or more, found {self.weight_decay}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas: must be two numbers in [0, 1), found {list(self.betas)}")
-        for name in ("final_rate", "validation_fraction"):
+        for name in ("final_rate", "validation_fraction", "early_share"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise UsageError(f"{name}: must lie in [0, 1), found {value}")
