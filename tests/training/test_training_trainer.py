@@ -11,6 +11,9 @@ import torch
 
 from trajlm.core.errors import CheckpointError, DivergedError, StorageError, UsageError
 from trajlm.training.checkpoint import artefact_files, load_artefact
+from trajlm.training.config import TrainingConfig
+from trajlm.training.precision import choose_precision
+from trajlm.training.state import check_state, trainer_state
 
 
 @pytest.fixture
@@ -248,6 +251,24 @@ def test_resuming_with_other_settings(toy, tmp_path, caplog):
             tmp_path, steps=20, resume=True, learning_rate=0.02, allow_changes=True
         ).run()
     assert "not bit-exact: training.learning_rate" in caplog.text
+
+
+def test_a_setting_that_the_run_did_not_know_was_at_its_default(tmp_path):
+    """A run of an earlier version goes on; asked for another value it does not."""
+
+    def state(**settings):
+        config = TrainingConfig(**settings)
+        precision = choose_precision("float32")
+        return trainer_state(
+            7, seed=0, config=config, precision=precision, device=torch.device("cpu")
+        )
+
+    before = state()
+    del before["training"]["early_share"]
+    told = {"where": tmp_path, "allow_changes": False}
+    assert check_state(before, state(), **told) == 7
+    with pytest.raises(UsageError, match=r"early_share \(was 0.0, now 0.5\)"):
+        check_state(before, state(early_share=0.5), **told)
 
 
 def test_another_thread_count_is_warned_of(toy, tmp_path, caplog):

@@ -83,8 +83,10 @@ def check_state(
     ours = wanted["training"]
     steps_free = ours["schedule"] == "constant" or ours["decay_steps"] is not None
     free = FREE | ({"steps"} if steps_free else set())
-    changed = [k for k in ours if k not in free and training.get(k) != ours[k]]
-    facts = [f"training.{k} (was {training.get(k)}, now {ours[k]})" for k in changed]
+    # A setting that the run's version did not know was at its default.
+    theirs = {**to_mapping(TrainingConfig()), **training}
+    changed = [k for k in ours if k not in free and theirs[k] != ours[k]]
+    facts = [f"training.{k} (was {theirs[k]}, now {ours[k]})" for k in changed]
     if state.get("seed") != wanted["seed"]:
         facts.append(f"seed (was {state.get('seed')}, now {wanted['seed']})")
     if facts and not allow_changes:
