@@ -258,7 +258,7 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=100,
+            minutes=140,
             size="4 datasets of a million steps, 4,000 to 24,000 updates, 3 episodes of planning",
             seeds=3,
             settings=SMALL,
