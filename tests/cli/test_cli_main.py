@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +52,28 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"trajlm {__version__}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_inside_a_destructor_still_ends_the_command(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def work(_rest: list[str]) -> int:
+        Signalled()
+        time.sleep(60)
+        return 0
+
+    monkeypatch.setitem(sys.modules, "signalled_work", SimpleNamespace(main=work))
+    monkeypatch.setitem(COMMANDS, "work", ("signalled_work", ""))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["work"]) == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -171,6 +171,16 @@ def test_a_folder_of_another_protocol_is_refused(
         refuse_other_protocol(tmp_path, {**PROTOCOL, key: value})
 
 
+def test_further_seeds_are_taken_where_trainings_have_rows_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "protocol.json").write_text(json.dumps(PROTOCOL))
+    refuse_other_protocol(tmp_path, {**PROTOCOL, "seeds": [0, 1, 2, 3]}, further_seeds=True)
+    for fewer_or_other in ([0, 1], [0, 1, 3, 4]):
+        with pytest.raises(StorageError, match="seeds"):
+            refuse_other_protocol(
+                tmp_path, {**PROTOCOL, "seeds": fewer_or_other}, further_seeds=True
+            )
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(StorageError, match="holds no experiment"):

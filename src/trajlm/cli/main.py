@@ -6,6 +6,7 @@ the exit code of its error; `--verbose` or TRAJLM_DEBUG=1 shows the traceback.
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import signal
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _forgive_narrow_encodings()
     try:
-        with _ending_on_sigterm():
+        with _ending_on_sigterm(), _no_signal_lost():
             return _run(arguments)
     except BrokenPipeError:
         # `trajlm list | head`: the reader has what it wanted. Point stdout away from the closed
@@ -89,6 +90,30 @@ def _ending_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _no_signal_lost() -> Iterator[None]:
+    """A signal that arrives inside a destructor or a weak reference's callback raises there, where
+    Python prints and drops it; it is sent once more, a moment later."""
+    before = sys.unraisablehook
+
+    def send_again(dropped: sys.UnraisableHookArgs) -> None:
+        error = dropped.exc_value
+        if isinstance(error, KeyboardInterrupt):
+            number = signal.SIGINT
+        elif isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+            number = signal.SIGTERM
+        else:
+            before(dropped)
+            return
+        threading.Timer(0.05, _thread.interrupt_main, (number,)).start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _help() -> str:

@@ -86,7 +86,8 @@ def prepare(
 ) -> tuple[Experiment, Context]:
     """An experiment and what its run would be handed, checked; nothing is written.
 
-    Where it can be made in parts, recipes that took part in `output` before go on taking part.
+    Where it can be made in parts, recipes that took part in `output` before go on taking part, and
+    a folder of fewer seeds takes further ones.
     """
     experiment = catalogue.experiment(name)
     chosen = catalogue.scale_of(experiment, scale)
@@ -111,7 +112,7 @@ def prepare(
     checked = protocol_of(experiment, context)
     if experiment.cells is not None:
         del checked["algorithms"]
-    refuse_other_protocol(folder, checked)
+    refuse_other_protocol(folder, checked, further_seeds=experiment.cells is not None)
     return experiment, context
 
 
@@ -128,8 +129,13 @@ def protocol_of(experiment: Experiment, context: Context) -> dict[str, Any]:
     }
 
 
-def refuse_other_protocol(folder: Path, protocol: Mapping[str, Any]) -> None:
-    """Raise `StorageError` where `folder` holds a run of another protocol, or something else."""
+def refuse_other_protocol(
+    folder: Path, protocol: Mapping[str, Any], *, further_seeds: bool = False
+) -> None:
+    """Raise `StorageError` where `folder` holds a run of another protocol, or something else.
+
+    `further_seeds`: seeds that begin with the folder's are no other protocol.
+    """
     file = folder / PROTOCOL_FILE
     if not file.is_file():
         if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
@@ -137,6 +143,9 @@ def refuse_other_protocol(folder: Path, protocol: Mapping[str, Any]) -> None:
         return
     before = read_json(file)
     plain = json.loads(json.dumps(dict(protocol)))
+    seeds = before.get("seeds")
+    if further_seeds and seeds and plain["seeds"][: len(seeds)] == seeds:
+        before["seeds"] = plain["seeds"]
     differing = [key for key in plain if before.get(key) != plain[key]]
     if differing:
         told = "; ".join(
