@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +14,10 @@ from trajlm.algorithms.trajectory_transformer.model import Model
 from trajlm.core.seeding import uniform
 from trajlm.core.spec import Box, DataSpec
 from trajlm.nn.sampling import Filter
+from trajlm.planning import kernels
 from trajlm.planning.beam import Draws, Plans, Slot, likelihood_search, scored_search, stable_top
 from trajlm.planning.cached import CachedModel
+from trajlm.planning.compiled import CompiledModel
 from trajlm.planning.guidance import RewardScorer
 from trajlm.planning.recompute import RecomputeModel
 from trajlm.planning.window import Window
@@ -111,13 +114,23 @@ def plan(kind: type, case, *, rows: slice = slice(None), width: int = 5, samples
         )
 
 
+FAST = [
+    CachedModel,
+    pytest.param(
+        CompiledModel,
+        marks=pytest.mark.skipif(kernels.compiler() is None, reason="there is no C compiler"),
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", FAST)
 @settings(max_examples=40, deadline=None)
-@given(cases())
-def test_logits_are_the_uncached_ones_past_slides_and_branches(case) -> None:
+@given(case=cases())
+def test_logits_are_the_uncached_ones_past_slides_and_branches(kind: type, case) -> None:
     """Random walks with copies and selections; every logit to 1e-9."""
     model, window, prefix, goal, horizon, seed = case
     generator = torch.Generator().manual_seed(seed + 2)
-    slow, fast = RecomputeModel(model, window), CachedModel(model, window)
+    slow, fast = RecomputeModel(model, window), kind(model, window)
     size, environments = model.layout.size, len(prefix)
     with torch.inference_mode():
         expected, found = slow.prefill(prefix, goal=goal), fast.prefill(prefix, goal=goal)
@@ -139,33 +152,35 @@ def test_logits_are_the_uncached_ones_past_slides_and_branches(case) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", FAST)
 @settings(max_examples=40, deadline=None)
-@given(cases())
-def test_the_fast_planner_gives_the_oracles_plan(case) -> None:
-    oracle, fast = plan(RecomputeModel, case), plan(CachedModel, case)
+@given(case=cases())
+def test_the_fast_planner_gives_the_oracles_plan(kind: type, case) -> None:
+    oracle, fast = plan(RecomputeModel, case), plan(kind, case)
     assert torch.equal(oracle.tokens, fast.tokens)
     torch.testing.assert_close(oracle.scores, fast.scores, rtol=0, atol=1e-9)
     assert torch.equal(oracle.alive, fast.alive)
 
 
+@pytest.mark.parametrize("kind", FAST)
 @settings(max_examples=25, deadline=None)
-@given(cases())
-def test_planning_many_environments_is_planning_each(case) -> None:
-    together = plan(CachedModel, case)
+@given(case=cases())
+def test_planning_many_environments_is_planning_each(kind: type, case) -> None:
+    together = plan(kind, case)
     for number in range(len(case[2])):
         # A single environment draws with its own seed.
         model, window, prefix, goal, horizon, _ = case
-        alone = _plan_of(model, window, prefix, goal, horizon, number)
+        alone = _plan_of(kind, model, window, prefix, goal, horizon, number)
         assert torch.equal(together.tokens[number], alone.tokens[0])
         torch.testing.assert_close(together.scores[number], alone.scores[0], rtol=0, atol=1e-9)
 
 
-def _plan_of(model, window, prefix, goal, horizon, number) -> Plans:
+def _plan_of(kind, model, window, prefix, goal, horizon, number) -> Plans:
     first, rest = schedule(model, allowed=model.num_bins)
     rows = slice(number, number + 1)
     with torch.inference_mode():
         return scored_search(
-            CachedModel(model, window),
+            kind(model, window),
             prefix[rows],
             schedule=first,
             rest=rest,
@@ -178,9 +193,12 @@ def _plan_of(model, window, prefix, goal, horizon, number) -> Plans:
         )
 
 
+@pytest.mark.parametrize("kind", FAST)
 @settings(max_examples=25, deadline=None)
-@given(cases(), st.integers(1, 40))
-def test_likelihood_search_is_the_uncached_one_and_its_scores_are_likelihoods(case, width) -> None:
+@given(case=cases(), width=st.integers(1, 40))
+def test_likelihood_search_is_the_uncached_one_and_its_scores_are_likelihoods(
+    kind: type, case, width: int
+) -> None:
     model, window, prefix, goal, horizon, _ = case
     size = model.layout.size
     slots = [
@@ -189,8 +207,8 @@ def test_likelihood_search_is_the_uncached_one_and_its_scores_are_likelihoods(ca
     ]
     with torch.inference_mode():
         found = [
-            likelihood_search(kind(model, window), prefix, slots=slots, beam_width=width, goal=goal)
-            for kind in (RecomputeModel, CachedModel)
+            likelihood_search(made(model, window), prefix, slots=slots, beam_width=width, goal=goal)
+            for made in (RecomputeModel, kind)
         ]
         assert torch.equal(found[0].tokens, found[1].tokens)
         torch.testing.assert_close(found[0].scores, found[1].scores, rtol=0, atol=1e-9)

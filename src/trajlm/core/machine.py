@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+CACHE_VARIABLE = "TRAJLM_CACHE"
 
 
 def available_cores() -> int:
@@ -10,3 +13,8 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """`$TRAJLM_CACHE`, else `~/.cache/trajlm`: what can be made again."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "trajlm")

@@ -24,22 +24,17 @@ from typing import Any, cast
 import numpy as np
 
 from trajlm.core.errors import DataError
+from trajlm.core.machine import cache_folder
 from trajlm.core.spec import space_from_json, space_to_json
 from trajlm.data.store import Segment, TrajectoryStore
 
 FORMAT = "trajlm.cache/1"
-VARIABLE = "TRAJLM_CACHE"
 WHOLE_FILE_BYTES = 256 * 2**20
 CHUNK_BYTES = 16 * 2**20
 STALE_AFTER_S = 3600
 EPISODE_FACTS = ("lengths", "terminated", "truncated", "unfinished", "seeds")
 
 logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """`$TRAJLM_CACHE`, else `~/.cache/trajlm`."""
-    return Path(os.environ.get(VARIABLE) or Path.home() / ".cache" / "trajlm")
 
 
 def file_hash(paths: Sequence[Path]) -> str:

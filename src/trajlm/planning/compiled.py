@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from trajlm.core.errors import UsageError
@@ -47,6 +46,8 @@ class Pool:
 
     def keep(self, seen: Tensor) -> Tensor:
         """Only the slots that `seen` (R, T) names, side by side; `seen` with their new places."""
+        slots: Tensor
+        places: Tensor
         slots, places = torch.unique(seen, return_inverse=True)
         self.used = len(slots)
         self.buffer[:, : self.used] = self.buffer[:, slots]
@@ -120,12 +121,13 @@ class CompiledModel:
         slot = place % self.slots
         into = torch.full((len(tokens),), NOWHERE, dtype=torch.int32)
         if slot != self.network.layout.value:
-            if self.pool.used + len(tokens) > self.pool.buffer.shape[1]:
-                self.seen = self.pool.keep(self.seen)  # what rows that were dropped had seen goes
+            if self.pool.used > self.seen.numel():  # what rows that were dropped had seen goes
+                self.seen = self.pool.keep(self.seen)
             into = self.pool.take(len(tokens))
             self.seen = torch.cat([self.seen, into[:, None]], dim=1)
         counts = torch.full_like(into, self.seen.shape[1])
-        return self._run(self.network.embed_slot(tokens, slot, place), into, self.seen, counts)
+        x = self.network.embed_slot(tokens, slot, place)
+        return self._run(x, into, self.seen, counts, apart=True)
 
     def _run_window(self) -> Tensor:
         """Run everything in sight anew, each distinct history once; the hidden states (R, W) of the
@@ -163,17 +165,33 @@ class CompiledModel:
         return hidden[wanted:]
 
     def _run(
-        self, x: Tensor, into: Tensor, seen: Tensor, counts: Tensor, *, wanted: int = 0
+        self,
+        x: Tensor,
+        into: Tensor,
+        seen: Tensor,
+        counts: Tensor,
+        *,
+        wanted: int = 0,
+        apart: bool = False,
     ) -> Tensor:
         """Embedded tokens (M, W) through all layers. Token m sees `seen` (M, T) up to `counts` (M,) and
-        goes `into` (M,) a slot; before `wanted` no output is."""
+        goes `into` (M,) a slot; before `wanted` no output is. `apart`: none sees another of these."""
         x, seen = x.contiguous(), seen.contiguous()
         rows, longest = seen.shape
         threads = torch.get_num_threads()
-        scratch = x.new_empty(rows * x.shape[1] + threads * self.heads * longest)
+        scores = threads * self.heads * (longest + kernels.ROUNDING)
+        scratch = x.new_empty(rows * x.shape[1] + scores)
         self.library.run(
             *(x.data_ptr(), into.data_ptr(), seen.data_ptr(), counts.data_ptr()),
-            *(rows, longest, wanted, len(self.weights), self.weights.data_ptr(), self.epsilon),
+            *(
+                rows,
+                longest,
+                wanted,
+                apart,
+                len(self.weights),
+                self.weights.data_ptr(),
+                self.epsilon,
+            ),
             *(self.pool.buffer.data_ptr(), self.pool.buffer.shape[1], scratch.data_ptr(), threads),
         )
         return x
@@ -181,11 +199,11 @@ class CompiledModel:
 
 def _refuse(own: Tensor, network: SlotNetwork, dtype: torch.dtype | None) -> None:
     if own.device.type != "cpu":
-        raise UsageError(f"policy.kernels: compiled ones are for the CPU, not {own.device.type}")
+        raise UsageError(f"kernels: compiled ones are for the CPU, not {own.device.type}")
     if dtype not in (None, own.dtype):
-        raise UsageError("policy.kernels: compiled ones are not for bf16; leave out policy.precision")
+        raise UsageError("kernels: compiled ones are not for bf16; leave out policy.precision")
     if any(block.activation is not functional.gelu for block in network.transformer.blocks):
-        raise UsageError("policy.kernels: compiled ones know no other activation than gelu")
+        raise UsageError("kernels: compiled ones know no other activation than gelu")
 
 
 def _packed(block: Block) -> Tensor:

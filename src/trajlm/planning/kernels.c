@@ -9,6 +9,12 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#define omp_get_num_threads() 1
+#endif
 
 typedef REAL real;
 
@@ -31,7 +37,7 @@ typedef REAL real;
 #define BYTES 16
 #define VECTORS 2
 #endif
-#define LANES (BYTES / (int)sizeof(real))
+#define LANES (BYTES / (SINGLE ? 4 : 8))
 #define TILE (LANES * VECTORS)
 typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
 
@@ -151,30 +157,104 @@ INLINE void normalise(const real *x, const real *scale, const real *shift, real 
     for (int j = 0; j < WIDTH; j++) out[j] = (x[j] - mean) * factor * scale[j] + shift[j];
 }
 
-/* One query over the tokens it sees; `scores` is scratch for HEADS x count. */
+/* The largest power of two of lanes that divides a head, at most a whole vector. */
+#define DIVIDES(lanes) ((lanes) <= LANES && DEPTH % (lanes) == 0)
+#define PART (DIVIDES(16) ? 16 : DIVIDES(8) ? 8 : DIVIDES(4) ? 4 : DIVIDES(2) ? 2 : 1)
+#define PARTS (DEPTH / PART)
+typedef real part __attribute__((vector_size(PART * sizeof(real)), aligned(sizeof(real)), may_alias));
+#if PART == 16
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#elif PART == 8
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#elif PART == 4
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#elif PART == 2
+#define EVEN 0, 2
+#define ODD 1, 3
+#else
+#define EVEN 0
+#define ODD 0
+#endif
+#ifdef __clang__
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#if SINGLE
+typedef int32_t lanes __attribute__((vector_size(PART * sizeof(real))));
+#else
+typedef int64_t lanes __attribute__((vector_size(PART * sizeof(real))));
+#endif
+#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, (lanes){__VA_ARGS__})
+#endif
+#define AHEAD 8 /* tokens whose keys or values are asked for before they are needed */
+#define ROUNDED(count) (((count) + 15) / 16 * 16)
+
+/* PART vectors -> one that holds the sum of each, in their order. */
+INLINE part sums(part *v) {
+    for (int n = PART / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            v[i] = SHUFFLED(v[2 * i], v[2 * i + 1], EVEN) + SHUFFLED(v[2 * i], v[2 * i + 1], ODD);
+    return v[0];
+}
+
+INLINE void ask_for(const real *numbers) {
+    for (int j = 0; j < WIDTH; j += 64 / (int)sizeof(real)) __builtin_prefetch(numbers + j);
+}
+
+/* Softmax of the first `count` of `x`, which has room for 16 more, but for the division by the sum. */
+INLINE real soften(real *x, int count) {
+    real top[16], total[16], sum = 0;
+    int room = ROUNDED(count);
+    for (int t = count; t < room; t++) x[t] = x[0];
+    for (int l = 0; l < 16; l++) top[l] = x[0], total[l] = 0;
+    for (int t = 0; t < room; t += 16)
+        for (int l = 0; l < 16; l++) top[l] = x[t + l] > top[l] ? x[t + l] : top[l];
+    for (int l = 1; l < 16; l++) top[0] = top[l] > top[0] ? top[l] : top[0];
+    for (int t = 0; t < room; t++) x[t] = exponential(x[t] - top[0]);
+    for (int t = count; t < room; t++) x[t] = 0;
+    for (int t = 0; t < room; t += 16)
+        for (int l = 0; l < 16; l++) total[l] += x[t + l];
+    for (int l = 0; l < 16; l++) sum += total[l];
+    return sum;
+}
+
+/* One query over the tokens it sees; `scores` is scratch for HEADS x ROUNDED(count). */
 INLINE void attend(const real *query, const real *pool, const int32_t *seen, int count, real *scores,
                    real *out) {
+    int room = ROUNDED(count);
+    for (int t = 0; t < count; t += PART) {
+        part partial[HEADS][PART];
+        for (int n = 0; n < PART; n++) {
+            int at = t + n < count ? t + n : count - 1;
+            const real *key = pool + (long)seen[at] * 2 * WIDTH;
+            if (at + AHEAD < count) ask_for(pool + (long)seen[at + AHEAD] * 2 * WIDTH);
+            for (int head = 0; head < HEADS; head++) {
+                const part *q = (const part *)(query + head * DEPTH), *k = (const part *)(key + head * DEPTH);
+                part sum = q[0] * k[0];
+                for (int e = 1; e < PARTS; e++) sum += q[e] * k[e];
+                partial[head][n] = sum;
+            }
+        }
+        for (int head = 0; head < HEADS; head++)
+            *(part *)(scores + (long)head * room + t) = sums(partial[head]);
+    }
+    real total[HEADS];
+    for (int head = 0; head < HEADS; head++) total[head] = soften(scores + (long)head * room, count);
+    part mixed[HEADS][PARTS];
+    for (int head = 0; head < HEADS; head++)
+        for (int e = 0; e < PARTS; e++) mixed[head][e] = (part){0};
     for (int t = 0; t < count; t++) {
-        const real *key = pool + (long)seen[t] * 2 * WIDTH;
-        for (int head = 0; head < HEADS; head++) {
-            real sum = 0;
-            for (int e = 0; e < DEPTH; e++) sum += query[head * DEPTH + e] * key[head * DEPTH + e];
-            scores[(long)head * count + t] = sum;
-        }
+        const real *value = pool + ((long)seen[t] * 2 + 1) * WIDTH;
+        if (t + AHEAD < count) ask_for(pool + ((long)seen[t + AHEAD] * 2 + 1) * WIDTH);
+        for (int head = 0; head < HEADS; head++)
+            for (int e = 0; e < PARTS; e++)
+                mixed[head][e] += scores[(long)head * room + t] * ((const part *)(value + head * DEPTH))[e];
     }
-    for (int head = 0; head < HEADS; head++) {
-        real *own = scores + (long)head * count, top = own[0], total = 0;
-        for (int t = 1; t < count; t++) top = own[t] > top ? own[t] : top;
-        for (int t = 0; t < count; t++) own[t] = exponential(own[t] - top);
-        for (int t = 0; t < count; t++) total += own[t];
-        real mixed[DEPTH];
-        for (int e = 0; e < DEPTH; e++) mixed[e] = 0;
-        for (int t = 0; t < count; t++) {
-            const real *value = pool + ((long)seen[t] * 2 + 1) * WIDTH + head * DEPTH;
-            for (int e = 0; e < DEPTH; e++) mixed[e] += own[t] * value[e];
-        }
-        for (int e = 0; e < DEPTH; e++) out[head * DEPTH + e] = mixed[e] / total;
-    }
+    for (int head = 0; head < HEADS; head++)
+        for (int e = 0; e < PARTS; e++)
+            ((part *)(out + head * DEPTH))[e] = mixed[head][e] / total[head];
 }
 
 /* Rows `first`.. of x: queries, and keys and values into their slots. */
@@ -212,35 +292,35 @@ static void finish(const Layer *layer, real epsilon, real *x, const int32_t *see
 
 /* x (rows, WIDTH) in place. Row r sees the slots seen[r, :counts[r]], its own too where it says so, and
  * its keys and values go to slots[r], nowhere where that is negative. Of rows before `wanted` no output is
- * wanted but keys and values. `scratch`: rows x WIDTH + threads x HEADS x longest numbers. */
+ * wanted but keys and values. `apart`: no row sees another one of this call, so that threads need not wait
+ * for each other. `scratch`: rows x WIDTH + threads x HEADS x ROUNDED(longest) numbers. */
 void run(real *x, const int32_t *slots, const int32_t *seen, const int32_t *counts, int32_t rows,
-         int32_t longest, int32_t wanted, int32_t layers, const Layer *weights, double epsilon, real *pool,
-         int64_t capacity, real *scratch, int32_t threads) {
+         int32_t longest, int32_t wanted, int32_t apart, int32_t layers, const Layer *weights, double epsilon,
+         real *pool, int64_t capacity, real *scratch, int32_t threads) {
     int share = (rows + threads - 1) / threads, parts = (share + ROWS - 1) / ROWS;
     int size = (share + parts - 1) / parts, blocks = (rows + size - 1) / size;
     real *queries = scratch, *scores = scratch + (long)rows * WIDTH;
 #pragma omp parallel num_threads(threads)
     {
-#ifdef _OPENMP
-        extern int omp_get_thread_num(void);
-        real *own = scores + (long)omp_get_thread_num() * HEADS * longest;
-#else
-        real *own = scores;
-#endif
+        int thread = omp_get_thread_num(), others = omp_get_num_threads();
+        int begin = thread * blocks / others, end = (thread + 1) * blocks / others;
+        real *own = scores + (long)thread * HEADS * ROUNDED(longest);
         for (int number = 0; number < layers; number++) {
             const Layer *layer = weights + number;
             real *there = pool + number * capacity * 2 * WIDTH;
-#pragma omp for schedule(dynamic)
-            for (int block = 0; block < blocks; block++) {
-                int first = block * size, count = rows - first < size ? rows - first : size;
-                look(layer, epsilon, x, slots, first, count, queries, there);
-            }
             int from = number == layers - 1 ? wanted : 0;
-#pragma omp for schedule(dynamic)
-            for (int block = from / size; block < blocks; block++) {
-                int first = block * size > from ? block * size : from;
-                int end = (block + 1) * size < rows ? (block + 1) * size : rows;
-                finish(layer, epsilon, x, seen, counts, longest, first, end - first, queries, there, own);
+            for (int block = begin; block < end; block++) {
+                int first = block * size, last = first + size < rows ? first + size : rows;
+                look(layer, epsilon, x, slots, first, last - first, queries, there);
+            }
+            if (!apart) {
+#pragma omp barrier
+            }
+            for (int block = begin; block < end; block++) {
+                int first = block * size, last = first + size < rows ? first + size : rows;
+                first = first > from ? first : from;
+                if (first < last)
+                    finish(layer, epsilon, x, seen, counts, longest, first, last - first, queries, there, own);
             }
         }
     }

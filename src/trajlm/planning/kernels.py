@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trajlm.core.errors import UsageError
-from trajlm.data.cache import cache_folder
+from trajlm.core.files import storage_errors
+from trajlm.core.machine import cache_folder
 
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")
@@ -28,46 +30,53 @@ FLAGS = (
     # Sums may be taken apart into vectors. Not -ffast-math: NaN must stay NaN.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
+THREADS = "-fopenmp"
 WAY_OUT = "or take --policy.kernels torch"
-PANEL = 64
-"""Columns of a panel of weights, as kernels.c has them."""
+PANEL, ROUNDING = 64, 16
+"""As kernels.c has them: columns of a panel of weights; what scores of a row are rounded up to."""
 
 
-def refusal() -> str | None:
-    """Why nothing can be compiled here; None where it can."""
-    if _compiler() is None:
-        return f"compiled ones need a C compiler ({', '.join(COMPILERS)}), as CC or on the PATH"
-    return None
+def compiler() -> str | None:
+    """`$CC`, else the first C compiler on the PATH; None where there is none."""
+    own = os.environ.get("CC")
+    return next(filter(None, map(shutil.which, [own] if own else COMPILERS)), None)
 
 
 @functools.cache
 def library(*, width: int, heads: int, hidden: int, dtype: torch.dtype) -> ctypes.CDLL:
     """`run` of kernels.c for these sizes; compiled where the cache has none.
 
-    Raises `UsageError` without a compiler, or where it fails.
+    Raises `UsageError` without a compiler or where it fails, `StorageError` where the cache cannot be
+    written.
     """
     single = dtype == torch.float32
     sizes = {"WIDTH": width, "HEADS": heads, "HIDDEN": hidden, "SINGLE": int(single)}
-    sizes["REAL"] = "float" if single else "double"
-    compiler = _compiler()
-    if compiler is None:
-        raise UsageError(f"policy.kernels: {refusal()}, {WAY_OUT}")
-    command = [compiler, *FLAGS, *(f"-D{name}={value}" for name, value in sizes.items())]
-    file = cache_folder() / "kernels" / f"{_key(command)}.so"
-    if not file.is_file():
-        _compile(command, file)
-    found = ctypes.CDLL(str(file))
+    kind = f"-DREAL={'float' if single else 'double'}"
+    found = _loaded([kind, *(f"-D{name}={value}" for name, value in sizes.items())])
     found.run.restype = None
-    pointer, integer = ctypes.c_void_p, ctypes.c_int32
+    pointer: Any = ctypes.c_void_p
+    integer: Any = ctypes.c_int32
     found.run.argtypes = [
-        *(pointer, pointer, pointer, pointer, integer, integer, integer, integer),
+        *(pointer, pointer, pointer, pointer, *([integer] * 5)),
         *(pointer, ctypes.c_double, pointer, ctypes.c_int64, pointer, integer),
     ]
     return found
 
 
-def _compiler() -> str | None:
-    return next(filter(None, map(shutil.which, [os.environ.get("CC") or "cc", *COMPILERS])), None)
+def _loaded(sizes: list[str]) -> ctypes.CDLL:
+    program = compiler()
+    if program is None:
+        raise UsageError(
+            f"kernels: compiled ones need a C compiler ({', '.join(COMPILERS)}, or $CC), {WAY_OUT}"
+        )
+    command = [program, *FLAGS, *sizes]
+    file = cache_folder() / "kernels" / f"{_key(command)}.so"
+    if not file.is_file():
+        _compile(command, file)
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError:
+        raise UsageError(f"kernels: {file} cannot be loaded; delete it, {WAY_OUT}") from None
 
 
 def _key(command: list[str]) -> str:
@@ -83,18 +92,20 @@ def _key(command: list[str]) -> str:
 
 def _compile(command: list[str], file: Path) -> None:
     """Into a file of its own first, so that two processes may do so at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
-        ending = [str(SOURCE), "-lm", "-o", str(made)]
-        done = _run([*command, "-fopenmp", *ending])
-        if done.returncode:  # without threads, where the compiler has none
-            done = _run([*command, *ending])
-        if done.returncode:
-            told = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise UsageError(f"policy.kernels: {command[0]} failed: {told}; {WAY_OUT}")
-        os.replace(made, file)
+    with storage_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            made = Path(folder) / file.name
+            ending = [str(SOURCE), "-lm", "-o", str(made)]
+            told = _fault([*command, THREADS, *ending])
+            if told is not None:  # some have no threads
+                told = _fault([*command, *ending])
+            if told is not None:
+                raise UsageError(f"kernels: {command[0]} failed: {told}; {WAY_OUT}")
+            made.replace(file)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def _fault(command: list[str]) -> str | None:
+    """What a compiler said at last where it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stderr.strip().splitlines() or ["no message"])[-1] if done.returncode else None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, cuda
 
-from trajlm.planning.cached import CachedModel
 from trajlm.planning.tokens import SlotNetwork, TokenModel
 from trajlm.planning.window import Window
 
@@ -25,8 +24,9 @@ TOKENS = {
 
 @dataclass
 class Stopwatch:
-    """Makes cached token models that add to `seconds`, by part; a policy's `token_model`."""
+    """Makes token models of `maker` that add to `seconds`, by part; a policy's `token_model`."""
 
+    maker: Callable[..., TokenModel]
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __call__(
@@ -34,7 +34,7 @@ class Stopwatch:
     ) -> TokenModel:
         kinds = [network.layout.kind(slot) for slot in range(network.layout.size)]
         return TimedModel(
-            CachedModel(network, window, dtype), [TOKENS[kind] for kind in kinds], self
+            self.maker(network, window, dtype), [TOKENS[kind] for kind in kinds], self
         )
 
     @contextmanager

@@ -175,7 +175,7 @@ def plan_once(
     """
     check_dimensions(dimensions, scene)
     past = _reach(scene, steps=steps, seed=seed, progress=progress)
-    watch = Stopwatch()
+    watch = Stopwatch(scene.policy.maker)
     timed = replace(scene.policy, token_model=watch)
     started = time.perf_counter()
     _, plans = timed.plan(past.carry, past.step)

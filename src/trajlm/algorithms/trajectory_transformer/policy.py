@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from trajlm.nn.sampling import Filter
 from trajlm.nn.slots import columns_of
 from trajlm.planning.beam import Draws, Limits, Plans, Slot, likelihood_search, scored_search
 from trajlm.planning.cached import CachedModel
+from trajlm.planning.compiled import CompiledModel
 from trajlm.planning.guidance import RewardScorer
 from trajlm.planning.tokens import TokenModel
 from trajlm.planning.window import Window
@@ -71,18 +73,21 @@ class Carry:
 
 @dataclass(frozen=True)
 class TrajectoryTransformerPolicy:
-    """Plans with `model` and acts the first action. Built by `Model.policy`."""
+    """Plans with `model` and acts the first action. Built by `Model.policy`.
+
+    `token_model` makes the token model of each plan, in place of what the configuration says.
+    """
 
     model: Model
     config: PolicyConfig
     guide: Critic | None = None
-    token_model: type[Any] = CachedModel
+    token_model: Callable[..., TokenModel] | None = None
 
     @classmethod
     def of(
         cls, model: Model, config: PolicyConfig, guide: Critic | None, **overrides: Any
     ) -> TrajectoryTransformerPolicy:
-        """Raises `UsageError` where the plan does not fit the model."""
+        """Raises `UsageError` where the plan does not fit the model, or its kernels the machine."""
         policy = cls(model.eval(), overridden(config, overrides, name="policy"), guide)
         policy.window.check(horizon=policy.horizon)
         if policy.config.replan_every > policy.horizon:
@@ -94,6 +99,8 @@ class TrajectoryTransformerPolicy:
             raise UsageError(NO_GOALS)
         if guide is not None and policy.config.search == "likelihood":
             raise UsageError("guide: a likelihood search takes none; use --policy.search reward")
+        if policy.config.kernels == "compiled":
+            policy.tokens()
         return policy
 
     @property
@@ -256,8 +263,14 @@ class TrajectoryTransformerPolicy:
     def tokens(self) -> TokenModel:
         """A token model of this policy's weights, window and precision."""
         dtype = torch.bfloat16 if self.config.precision == "bf16" else None
-        made: TokenModel = self.token_model(self.model, self.window, dtype)
-        return made
+        return self.maker(self.model, self.window, dtype)
+
+    @property
+    def maker(self) -> Callable[..., TokenModel]:
+        """What makes its token models: (model, window, dtype) -> one."""
+        if self.token_model is not None:
+            return self.token_model
+        return CompiledModel if self.config.kernels == "compiled" else CachedModel
 
     def _likeliest(self, model: TokenModel, prefix: Tensor, goal: Tensor | None) -> Plans:
         schedule, rest = self.schedule
