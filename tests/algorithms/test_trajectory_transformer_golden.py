@@ -12,18 +12,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from token_models import ALL
 from trajlm.algorithms.trajectory_transformer.config import Config
 from trajlm.algorithms.trajectory_transformer.model import Model
 from trajlm.core.spec import Box, DataSpec
 from trajlm.nn.discretizer import encode_rows, fit_bins
 from trajlm.nn.sampling import Filter
 from trajlm.planning.beam import Slot, likelihood_search
-from trajlm.planning.cached import CachedModel
-from trajlm.planning.recompute import RecomputeModel
 from trajlm.planning.window import Window
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "trajectory_transformer.safetensors"
-MODELS = [RecomputeModel, CachedModel]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +109,7 @@ def test_logits_and_loss(model: Model, golden: dict[str, Tensor]) -> None:
     close(weighted.sum()[None] / golden["mask"].numel(), golden["loss"])
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ALL)
 def test_log_probabilities_through_the_sliding_window(
     kind: type, model: Model, golden: dict[str, Tensor], published: dict[str, Any]
 ) -> None:
@@ -124,7 +122,7 @@ def test_log_probabilities_through_the_sliding_window(
     close(torch.stack(found, dim=1)[:, : golden["window_logp"].shape[1]], golden["window_logp"])
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ALL)
 def test_likelihood_search(
     kind: type, model: Model, golden: dict[str, Tensor], published: dict[str, Any]
 ) -> None:
@@ -146,7 +144,7 @@ def test_likelihood_search(
     close(plans.scores[0], golden["search_logp"])
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ALL)
 def test_greedy_plan(
     kind: type, model: Model, golden: dict[str, Tensor], published: dict[str, Any]
 ) -> None:

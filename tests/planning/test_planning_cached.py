@@ -9,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from token_models import FAST
 from trajlm.algorithms.trajectory_transformer.config import Config
 from trajlm.algorithms.trajectory_transformer.model import Model
 from trajlm.core.seeding import uniform
 from trajlm.core.spec import Box, DataSpec
 from trajlm.nn.sampling import Filter
-from trajlm.planning import kernels
 from trajlm.planning.beam import Draws, Plans, Slot, likelihood_search, scored_search, stable_top
 from trajlm.planning.cached import CachedModel
-from trajlm.planning.compiled import CompiledModel
 from trajlm.planning.guidance import RewardScorer
 from trajlm.planning.recompute import RecomputeModel
 from trajlm.planning.window import Window
@@ -112,15 +111,6 @@ def plan(kind: type, case, *, rows: slice = slice(None), width: int = 5, samples
             draws=draws_of(seeds),
             goal=None if goal is None else goal[rows],
         )
-
-
-FAST = [
-    CachedModel,
-    pytest.param(
-        CompiledModel,
-        marks=pytest.mark.skipif(kernels.compiler() is None, reason="there is no C compiler"),
-    ),
-]
 
 
 @pytest.mark.parametrize("kind", FAST)

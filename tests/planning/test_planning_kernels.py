@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from token_models import compiles
 from trajlm.algorithms.trajectory_transformer.config import Config, PolicyConfig
 from trajlm.algorithms.trajectory_transformer.model import Model
 from trajlm.core.errors import CheckpointError, StorageError, UsageError
@@ -19,8 +20,6 @@ from trajlm.planning import kernels
 from trajlm.planning.compiled import CompiledModel, Pool
 from trajlm.planning.recompute import RecomputeModel
 from trajlm.planning.window import Window
-
-compiles = pytest.mark.skipif(kernels.compiler() is None, reason="there is no C compiler")
 
 
 def random_model(*, width: int = 16, heads: int = 2, seed: int = 0) -> Model:

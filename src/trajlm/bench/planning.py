@@ -35,6 +35,7 @@ from trajlm.core.errors import UsageError
 from trajlm.core.seeding import uniform
 from trajlm.core.spec import DataSpec
 from trajlm.data.store import TrajectoryStore
+from trajlm.planning import kernels
 from trajlm.planning.beam import Draws, Plans, scored_search
 from trajlm.training.checkpoint import load_artefact
 
@@ -49,16 +50,20 @@ MEGABYTES_ALLOWED = 300.0
 STATUS = Path("/proc/self/status")
 
 Policy = TrajectoryTransformerPolicy
+Kernels = Literal["torch", "compiled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSpeed:
-    """Seconds of one plan, both sides; `operations` of ours; whether the first actions agree."""
+    """Seconds of one plan, both sides; `operations` of ours; whether the first actions agree;
+    seconds with compiled kernels, where there are any, and whether their plan is ours."""
 
     ours: float
     theirs: float
     operations: float
     same_action: bool
+    compiled: float | None
+    same_plan: bool
 
     @property
     def ratio(self) -> float:
@@ -212,11 +217,15 @@ def plan_speed(policy: Policy, past: Tensor, *, plans: int = 3) -> PlanSpeed:
     theirs = seconds(lambda: found.append(their_plan(policy, past, seed=0)[0]))
     best, operations = _counted_plan(policy, past)
     actions = policy.model.layout.action_size
+    other = compiled(policy)
     return PlanSpeed(
         ours=plan_seconds(policy, past, plans=plans),
         theirs=theirs,
         operations=operations,
         same_action=torch.equal(best[:actions], found[0][:actions]),
+        compiled=None if other is None else plan_seconds(other, past, plans=plans),
+        same_plan=other is not None
+        and torch.equal(our_plans(other, past, seeds=[0]).best[0], best),
     )
 
 
@@ -250,6 +259,13 @@ def equal_actions(policy: Policy, pasts: Tensor) -> float:
         for n in range(len(pasts))
     ]
     return sum(same) / len(same)
+
+
+def compiled(policy: Policy) -> Policy | None:
+    """The same policy with compiled kernels; None where nothing can be compiled."""
+    if kernels.compiler() is None:
+        return None
+    return replace(policy, config=replace(policy.config, kernels="compiled"))
 
 
 def in_bf16(policy: Policy) -> Policy:
@@ -291,7 +307,7 @@ def expected_seconds(body: str, rate: float) -> float:
     return PUBLISHED_SECONDS[body] * PUBLISHED_RATE / rate
 
 
-def peak_megabytes(body: str) -> float | None:
+def peak_megabytes(body: str, kind: Kernels = "torch") -> float | None:
     """Peak memory of one plan, its model included, above what imports take; in a process of its own.
 
     None where the system does not tell.
@@ -300,7 +316,7 @@ def peak_megabytes(body: str) -> float | None:
         return None
     code = (
         "import sys; from trajlm.bench.planning import memory_of_a_plan; "
-        f"sys.stdout.write(str(memory_of_a_plan({body!r})))"
+        f"sys.stdout.write(str(memory_of_a_plan({body!r}, {kind!r})))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     found = subprocess.run(
@@ -309,10 +325,10 @@ def peak_megabytes(body: str) -> float | None:
     return float(found.stdout)
 
 
-def memory_of_a_plan(body: str) -> float:
+def memory_of_a_plan(body: str, kind: Kernels = "torch") -> float:
     """MB that this process's resident memory grows by at most while it makes a plan."""
     before = _resident("VmRSS")
-    policy = random_policy(BODIES[body], SETTINGS[body])
+    policy = random_policy(BODIES[body], replace(SETTINGS[body], kernels=kind))
     our_plans(policy, random_pasts(policy, 1), seeds=[0])
     return _resident("VmHWM") - before
 

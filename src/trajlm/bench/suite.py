@@ -14,7 +14,7 @@ from trajlm.data.store import TrajectoryStore
 from trajlm.training.precision import native_cpu_bf16
 
 if TYPE_CHECKING:
-    from trajlm.bench.planning import Policy
+    from trajlm.bench.planning import PlanSpeed, Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ def plan(given: Given) -> list[Row]:
     rows = []
     for body, policy in policies.items():
         rows += _plan_rows(body, policy, given, rate=rate)
-    rows += [_together_row(policies["HalfCheetah"]), *_memory_rows()]
+    rows += [*_together_rows(policies["HalfCheetah"]), *_memory_rows()]
     if trained is not None:
         rows += _plan_rows(f"weights of {given.run}", trained, given)
     if "bf16" in measured_precisions():
@@ -188,13 +188,15 @@ def _plan_rows(body: str, policy: Policy, given: Given, *, rate: float | None = 
     what = f"{name}, horizon {config.horizon}, beam {config.beam_width}, one environment"
     ours = f"{1e3 * speed.ours:,.0f} ms"
     same = "same first action" if speed.same_action else "another first action"
+    published = f"published, uncached {1e3 * speed.theirs:,.0f} ms"
     rows = [
         Row(
             what=what,
             ours=f"{ours} ({speed.rate:.0f} GFLOP/s of {speed.operations / 1e9:.1f} GFLOP)",
-            baseline=f"published, uncached {1e3 * speed.theirs:,.0f} ms, {same}",
+            baseline=f"{published}, {same}",
             ratio=speed.ratio,
         ),
+        *_compiled_row(name, speed, published, speed.theirs),
         Row(
             what=f"{name}, {states} small searches: equal first actions",
             ours=f"{planning.equal_actions(policy, pasts):.0%}",
@@ -204,26 +206,43 @@ def _plan_rows(body: str, policy: Policy, given: Given, *, rate: float | None = 
     ]
     if rate is not None:
         expected = planning.expected_seconds(body, rate)
-        rows.append(
-            Row(
-                what=f"{name}, the authors' {planning.PUBLISHED_SECONDS[body]:.1f} s scaled from "
-                f"{planning.PUBLISHED_RATE:.0f} to {rate:.0f} GFLOP/s (product of 2048^3)",
-                ours=ours,
-                baseline=f"expected {1e3 * expected:,.0f} ms",
-                ratio=expected / speed.ours,
-            )
+        name = (
+            f"{name}, the authors' {planning.PUBLISHED_SECONDS[body]:.1f} s scaled from "
+            f"{planning.PUBLISHED_RATE:.0f} to {rate:.0f} GFLOP/s (product of 2048^3)"
         )
+        baseline = f"expected {1e3 * expected:,.0f} ms"
+        rows += [
+            Row(what=name, ours=ours, baseline=baseline, ratio=expected / speed.ours),
+            *_compiled_row(name, speed, baseline, expected),
+        ]
     return rows
 
 
-def _together_row(policy: Policy, *, environments: int = 16) -> Row:
+def _compiled_row(name: str, speed: PlanSpeed, baseline: str, seconds: float) -> list[Row]:
+    """None where nothing can be compiled."""
+    if speed.compiled is None:
+        return []
+    ours = f"{1e3 * speed.compiled:,.0f} ms, {'the same' if speed.same_plan else 'another'} plan"
+    ratio = seconds / speed.compiled
+    return [Row(what=f"{name}, compiled", ours=ours, baseline=baseline, ratio=ratio)]
+
+
+def _together_rows(policy: Policy) -> list[Row]:
+    from trajlm.bench.planning import compiled
+
+    other = compiled(policy)
+    rows = [_together_row(policy)]
+    return rows if other is None else [*rows, _together_row(other, name=", compiled")]
+
+
+def _together_row(policy: Policy, *, environments: int = 16, name: str = "") -> Row:
     from trajlm.bench.planning import plan_seconds, random_pasts
 
     pasts = random_pasts(policy, environments)
     alone = plan_seconds(policy, pasts[:1])
     together = plan_seconds(policy, pasts) / environments
     return Row(
-        what=f"plan, HalfCheetah, {environments} environments at once",
+        what=f"plan, HalfCheetah, {environments} environments at once{name}",
         ours=f"{1e3 * together:,.0f} ms a plan",
         baseline=f"one alone {1e3 * alone:,.0f} ms",
         ratio=alone / together,
@@ -233,17 +252,20 @@ def _together_row(policy: Policy, *, environments: int = 16) -> Row:
 def _memory_rows() -> list[Row]:
     """None where the system does not tell."""
     from trajlm.bench.planning import MEGABYTES_ALLOWED, peak_megabytes
+    from trajlm.planning import kernels
 
-    used = peak_megabytes("Hopper")
-    if used is None:
-        return []
+    used = {"": peak_megabytes("Hopper")}
+    if kernels.compiler() is not None:
+        used[", compiled"] = peak_megabytes("Hopper", "compiled")
     return [
         Row(
-            what="plan, Hopper, peak memory above imports",
-            ours=f"{used:.0f} MB",
+            what=f"plan, Hopper, peak memory above imports{name}",
+            ours=f"{megabytes:.0f} MB",
             baseline=f"{MEGABYTES_ALLOWED:.0f} MB",
-            ratio=MEGABYTES_ALLOWED / used,
+            ratio=MEGABYTES_ALLOWED / megabytes,
         )
+        for name, megabytes in used.items()
+        if megabytes is not None
     ]
 
 

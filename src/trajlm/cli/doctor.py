@@ -63,6 +63,7 @@ def examine() -> dict[str, Any]:
     """Everything `doctor` shows, as plain data."""
     import torch
 
+    from trajlm.planning.kernels import compiler
     from trajlm.training.precision import choose_precision
 
     installed = installation()
@@ -75,6 +76,7 @@ def examine() -> dict[str, Any]:
             "torch threads": torch.get_num_threads(),
             "device": device,
             "precision": str(choose_precision("auto", device=device)),
+            "C compiler": compiler() or "none: --policy.kernels compiled needs cc, gcc or clang",
             "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB",
         },
         "extras": [
