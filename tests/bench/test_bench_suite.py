@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -21,11 +26,28 @@ def test_the_command_offers_the_suite() -> None:
     assert tuple(SUITE) == NAMES and set(QUICK) < set(NAMES)
 
 
-def test_pairs_are_taken_in_turn() -> None:
-    order: list[str] = []
-    result = compare(lambda: order.append("ours"), lambda: order.append("theirs"), rounds=2)
-    assert order == ["ours", "theirs"] * 3
+def noting(file: Path, name: str) -> Callable[[], object]:
+    """Work that notes its name and its process."""
+
+    def work() -> None:
+        with file.open("a") as lines:
+            lines.write(f"{name} {os.getpid()}\n")
+
+    return work
+
+
+def test_pairs_are_taken_in_turn_by_two_processes(tmp_path: Path) -> None:
+    file = tmp_path / "order"
+    result = compare(partial(noting, file, "ours"), partial(noting, file, "theirs"), rounds=2)
+    order = [line.split() for line in file.read_text().splitlines()]
+    assert [name for name, _ in order] == ["ours", "theirs"] * 3
+    assert len({process for _, process in order} | {str(os.getpid())}) == 3
     assert len(result.ours) == len(result.theirs) == 2
+
+
+def test_a_side_that_fails_ends_the_comparison() -> None:
+    with pytest.raises(EOFError):
+        compare(partial(noting, Path("/none/such"), "ours"), partial(int), rounds=1)
 
 
 def test_the_ratio_says_how_many_times_faster_we_are() -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+
+Maker = Callable[[], Callable[[], object]]
+"""Makes the work to be timed. It is sent to another process: a module's function, or a `partial`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +40,45 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int) -> Comparison:
-    """A warm-up of each, then `rounds` pairs in turn."""
-    ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+def compare(ours: Maker, theirs: Maker, *, rounds: int) -> Comparison:
+    """A warm-up of each, then `rounds` pairs in turn.
+
+    Each side has a process of its own: what ours sets up there, as the trainer does, is not theirs.
+    """
+    with _Side(ours) as own, _Side(theirs) as other:
+        pairs = [(own.seconds(), other.seconds()) for _ in range(rounds)]
     return Comparison(ours=tuple(a for a, _ in pairs), theirs=tuple(b for _, b in pairs))
+
+
+class _Side(AbstractContextManager["_Side"]):
+    """A process that holds one side's work, and works when it is asked to."""
+
+    def __init__(self, make: Maker) -> None:
+        start = multiprocessing.get_context("spawn")
+        self.connection, there = start.Pipe()
+        self.process = start.Process(
+            target=_serve, args=(there, make, torch.get_num_threads()), daemon=True
+        )
+        self.process.start()
+        there.close()
+        self.seconds()
+
+    def seconds(self) -> float:
+        """Of one call. Raises `EOFError` where the process ended, which has told why."""
+        self.connection.send(None)
+        return float(self.connection.recv())
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+        self.process.join()
+
+
+def _serve(connection: Connection, make: Maker, threads: int) -> None:
+    torch.set_num_threads(threads)
+    work = make()
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        connection.send(seconds(work))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from trajlm.algorithms.decision_transformer.config import Config
 from trajlm.algorithms.decision_transformer.model import Model
 from trajlm.bench.baselines import transformers_loss, transformers_model
 from trajlm.bench.timing import Comparison, compare, seconds
+from trajlm.core.machine import keep_memory
 from trajlm.core.seeding import derive
 from trajlm.core.spec import Box, DataSpec
 from trajlm.data.store import TrajectoryStore
@@ -49,6 +51,7 @@ Update = Callable[[SequenceBatch, int], Tensor]
 
 def our_update(model: Algorithm, config: TrainingConfig) -> Update:
     """An update as the trainer makes it; gives the loss."""
+    keep_memory()
     optimizer = make_optimizer(model, config)
     parameters: list[Tensor] = list(model.parameters())
     precision = choose_precision(config.precision)
@@ -102,17 +105,30 @@ def training_speed(
     *, precision: Literal["float32", "bf16"] = "float32", rounds: int = 5, updates: int = 10
 ) -> Comparison:
     """Seconds of `updates` updates on prebuilt batches of HalfCheetah's size, both sides in turn."""
-    torch.manual_seed(0)
-    batches = [random_batch(SPEC) for _ in range(updates)]
-    model = Model.build(CONFIG, SPEC, {}).train()
-    baseline = transformers_model(observation_size=17, action_size=6, horizon=1000).train()
     config = TrainingConfig(precision=precision)
-    ours, theirs = our_update(model, config), _transformers_update(baseline, config)
     return compare(
-        lambda: [ours(batch, step) for step, batch in enumerate(batches)],
-        lambda: [theirs(batch, step) for step, batch in enumerate(batches)],
+        partial(_our_updates, config, updates),
+        partial(_their_updates, config, updates),
         rounds=rounds,
     )
+
+
+def _our_updates(config: TrainingConfig, updates: int) -> Callable[[], object]:
+    batches = _batches(updates)
+    ours = our_update(Model.build(CONFIG, SPEC, {}).train(), config)
+    return lambda: [ours(batch, step) for step, batch in enumerate(batches)]
+
+
+def _their_updates(config: TrainingConfig, updates: int) -> Callable[[], object]:
+    batches = _batches(updates)
+    model = transformers_model(observation_size=17, action_size=6, horizon=1000).train()
+    theirs = _transformers_update(model, config)
+    return lambda: [theirs(batch, step) for step, batch in enumerate(batches)]
+
+
+def _batches(count: int) -> list[SequenceBatch]:
+    torch.manual_seed(0)
+    return [random_batch(SPEC) for _ in range(count)]
 
 
 def update_seconds(*, updates: int = 10) -> float:

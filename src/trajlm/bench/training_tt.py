@@ -6,6 +6,8 @@ AdamW and clipping at 1 on the same batch of 64 windows. Ours runs the trainer's
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -38,11 +40,7 @@ def training_tt_speed(
     batch_size: int = BATCH_SIZE,
     rounds: int = 4,
 ) -> tuple[Comparison, int]:
-    """Seconds of one update, both sides in turn from the same weights, and the tokens of it."""
-    torch.manual_seed(0)
-    model = Model.build(config, spec, {}).train()
-    twin = published_twin(model)
-    batch = token_batch(model, batch_size)
+    """Seconds of one update, both sides in turn from equal weights, and the tokens of it."""
     settings = TrainingConfig(
         learning_rate=6e-4,
         weight_decay=0.1,
@@ -51,10 +49,32 @@ def training_tt_speed(
         gradient_clip=1.0,
         precision=precision,
     )
-    ours = our_update(model, settings)
-    theirs = their_update(twin, lambda given: batch_loss(twin, given), settings)
-    measured = compare(lambda: ours(batch, 0), lambda: theirs(batch, 0), rounds=rounds)
-    return measured, batch_size * model.block_size
+    given = (spec, config, settings, batch_size)
+    measured = compare(partial(_our_update, *given), partial(_their_update, *given), rounds=rounds)
+    return measured, batch_size * Model.build(config, spec, {}).block_size
+
+
+def _our_update(
+    spec: DataSpec, config: Config, settings: TrainingConfig, batch_size: int
+) -> Callable[[], object]:
+    model, batch = _model_and_batch(spec, config, batch_size)
+    return partial(our_update(model, settings), batch, 0)
+
+
+def _their_update(
+    spec: DataSpec, config: Config, settings: TrainingConfig, batch_size: int
+) -> Callable[[], object]:
+    model, batch = _model_and_batch(spec, config, batch_size)
+    twin = published_twin(model)
+    return partial(their_update(twin, partial(batch_loss, twin), settings), batch, 0)
+
+
+def _model_and_batch(
+    spec: DataSpec, config: Config, batch_size: int
+) -> tuple[Model, SequenceBatch]:
+    torch.manual_seed(0)
+    model = Model.build(config, spec, {}).train()
+    return model, token_batch(model, batch_size)
 
 
 def token_batch(model: Model, batch_size: int) -> SequenceBatch:

@@ -20,6 +20,7 @@ from torch import nn
 from trajlm.algorithms.base import Algorithm
 from trajlm.core.errors import DivergedError, Interrupted, StorageError
 from trajlm.core.files import json_bytes, replace_file
+from trajlm.core.machine import keep_memory
 from trajlm.core.seeding import derive
 from trajlm.sequence.batch import SequenceBatch
 from trajlm.training import divergence
@@ -114,6 +115,7 @@ class Trainer:
         Raises `DivergedError`, `Interrupted` (the state is saved), `StorageError`, and, on
         resuming, `CheckpointError` or `UsageError` where the run does not fit its checkpoint.
         """
+        keep_memory()
         with RunLock(self.folder), self.signals:
             try:
                 return self._loop(self._start())
