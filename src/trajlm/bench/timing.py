@@ -41,7 +41,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def compare(ours: Maker, theirs: Maker, *, rounds: int) -> Comparison:
-    """A warm-up of each, then `rounds` pairs in turn.
+    """Two warm-ups of each, then `rounds` pairs in turn.
 
     Each side has a process of its own: what ours sets up there, as the trainer does, is not theirs.
     """
@@ -61,7 +61,7 @@ class _Side(AbstractContextManager["_Side"]):
         )
         self.process.start()
         there.close()
-        self.seconds()
+        self.seconds(), self.seconds()
 
     def seconds(self) -> float:
         """Of one call. Raises `EOFError` where the process ended, which has told why."""

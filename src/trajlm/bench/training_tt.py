@@ -38,7 +38,7 @@ def training_tt_speed(
     config: Config = CONFIG,
     precision: Literal["float32", "bf16"] = "float32",
     batch_size: int = BATCH_SIZE,
-    rounds: int = 4,
+    rounds: int = 8,
 ) -> tuple[Comparison, int]:
     """Seconds of one update, both sides in turn from equal weights, and the tokens of it."""
     settings = TrainingConfig(

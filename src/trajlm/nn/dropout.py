@@ -25,9 +25,9 @@ def keep_factors(like: Tensor, probability: float) -> Tensor:
     lanes = words.view(torch.int16)[: like.numel()].view(like.shape)
     # Lanes are integers in -32768..32767, so clamping to one step makes the mask without the
     # comparison's bool tensor, whose product with floats is three times as slow.
-    below = float(dropped - _LANES // 2 - 1)
-    kept = lanes.to(torch.float32).clamp_(below, below + 1.0).sub_(below)
-    return kept.mul_(_LANES / (_LANES - dropped)).to(like.dtype)
+    below = dropped - _LANES // 2 - 1
+    kept = lanes.clamp_(below, below + 1).sub_(below)
+    return kept.to(like.dtype).mul_(_LANES / (_LANES - dropped))
 
 
 class _MultiplyAdd(torch.autograd.Function):
