@@ -6,9 +6,9 @@ Keys and values lie in three places, so that what rows share is stored and multi
 - the beams (H, G, Tb, E): what is each beam's own since then;
 - the samples (H, R, To, E): the tokens that copies of one beam have drawn, until some are kept.
 
-Value tokens are hidden from every position, so their keys and values are never stored, and inside
-a window they are not even run. When the window slides, positions start anew and everything in
-sight is run again, exactly as the published crop has it, each distinct history once (`tree.py`).
+Value tokens are hidden from every position, so their keys and values are never stored. When the window
+slides, positions start anew and everything in sight is run again, exactly as the published crop has it,
+each distinct history once (`tree.py`).
 
 Legend: N environments, G beams of all, C copies of each, R = G x C rows, H heads, E = W / H, D slots,
 T tokens, W width.
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from trajlm.planning.tokens import SlotNetwork
-from trajlm.planning.tree import KeyValue, run_tree, tree_of
+from trajlm.planning.tree import KeyValue, run_tree
 from trajlm.planning.weights import LayerWeights
 from trajlm.planning.window import Window
+from trajlm.planning.windowed import WindowedModel
 
 
 class Store:
@@ -78,7 +79,7 @@ class Samples:
         return [(part[0], part[1]) for part in used]
 
 
-class CachedModel:
+class CachedModel(WindowedModel):
     """A `TokenModel` that equals `RecomputeModel` and runs each token once.
 
     `dtype`: the numbers of the products by the blocks' weights, the network's own by default; all else
@@ -88,24 +89,14 @@ class CachedModel:
     def __init__(
         self, network: SlotNetwork, window: Window, dtype: torch.dtype | None = None
     ) -> None:
-        self.network, self.window = network, window
-        self.slots = network.layout.size
+        super().__init__(network, window)
         blocks = network.transformer.blocks
         self.layers = [LayerWeights.of(block, dtype) for block in blocks]  # type: ignore[arg-type]
         self.trunk: list[KeyValue] = []
         self.beams, self.spare, self.samples = Store(), Store(), Samples()
-        self.tokens = torch.empty(0, 0, dtype=torch.int64)
-        self.goal: Tensor | None = None
-        self.environments = self.copies = 1
-        self.start = self.own = self.drawn = 0
+        self.copies = 1
+        self.own = self.drawn = 0
         self.kept: Tensor | None = None
-
-    # ---- the contract -----------------------------------------------------------------------
-
-    def prefill(self, tokens: Tensor, *, goal: Tensor | None = None) -> Tensor:
-        self.tokens, self.goal, self.environments = tokens, goal, len(tokens)
-        self.start = self.window.first(tokens.shape[1])
-        return self._logits(self._run_window())
 
     def expand(self, copies: int) -> None:
         if copies == 1:
@@ -119,63 +110,27 @@ class CachedModel:
         # Keys and values follow when they are needed: a sliding window does not need them.
         self.kept = rows if self.kept is None else self.kept[rows]
 
-    def step(self, tokens: Tensor) -> Tensor:
-        self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
-        length = self.tokens.shape[1]
-        first = self.window.first(length)
-        if first != self.start:
-            self.start = first
-            return self._logits(self._run_window())
-        if self.kept is not None or (self.copies > 1 and self.drawn == self.slots):
-            self._settle()
-        return self._logits(self._run_token(tokens, length - 1 - first * self.slots))
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        slot = (self.tokens.shape[1] - 1) % self.slots
-        return self.network.head.at(self.network.transformer.norm(hidden), slot)
-
-    def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
-        return self.network.embed(tokens, places % self.slots, places)
-
-    # ---- a whole window ---------------------------------------------------------------------
-
     def _run_window(self) -> Tensor:
-        """Run everything in sight anew; the hidden states (R, W) of the rows' last tokens."""
-        layout = self.network.layout
-        seen = self.tokens[:, self.start * self.slots :]
-        chunks, rows = tree_of(
-            seen,
-            environments=self.environments,
-            slots=self.slots,
-            hidden=layout.value,
-            cuts=(layout.observation_size,),
-        )
-        states = [self._embed(chunk.tokens, chunk.places) for chunk in chunks]
-        if self.goal is not None:
-            states[0] = torch.cat([self.network.embed_goals(self.goal), states[0]], dim=1)
-        last, place = None, seen.shape[1] - 1
-        if place % self.slots == layout.value:
-            last = self._embed(seen[:, -1:], torch.tensor([place], device=seen.device))[:, 0]
-        elif len(rows) != self.environments:
-            raise AssertionError("a window slides after whole transitions")
+        sight = self._in_sight()
         self.copies, self.kept, self.drawn = 1, None, 0
-        self.own = sum(len(chunk.places) for chunk in chunks[1:])
+        self.own = sum(len(chunk.places) for chunk in sight.chunks[1:])
         own: list[KeyValue | None] = [None] * len(self.layers)
         if self.own:
             like, layers = self.layers[0].like, len(self.layers)
-            self.beams.reserve(len(rows), self._room(self.own), like=like, layers=layers)
+            self.beams.reserve(len(sight.rows), self._room(self.own), like=like, layers=layers)
             used = self.beams.buffer[..., : self.own, :]
             own = [(part[:, :, 0], part[:, :, 1]) for part in used]
-        run = run_tree(self.layers, chunks, states, rows, last=last, own=own)
+        run = run_tree(
+            self.layers, sight.chunks, sight.states, sight.rows, last=sight.last, own=own
+        )
         self.trunk = [
             (key.transpose(2, 3).flatten(0, 1), value.flatten(0, 1)) for key, value in run.trunk
         ]
         return run.hidden
 
-    # ---- one token a row --------------------------------------------------------------------
-
     def _run_token(self, tokens: Tensor, place: int) -> Tensor:
-        """The hidden states (R, W) of one new token a row."""
+        if self.kept is not None or (self.copies > 1 and self.drawn == self.slots):
+            self._settle()
         rows, sampling = len(tokens), self.copies > 1
         slot = place % self.slots
         stored = slot != self.network.layout.value

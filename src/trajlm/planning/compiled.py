@@ -20,8 +20,9 @@ from trajlm.core.errors import UsageError
 from trajlm.nn.transformer import Block
 from trajlm.planning import kernels
 from trajlm.planning.tokens import SlotNetwork
-from trajlm.planning.tree import Chunk, tree_of
+from trajlm.planning.tree import Chunk
 from trajlm.planning.window import Window
+from trajlm.planning.windowed import WindowedModel
 
 NOWHERE = -1
 """The slot of a token that nothing will see."""
@@ -54,7 +55,7 @@ class Pool:
         return places.to(torch.int32)
 
 
-class CompiledModel:
+class CompiledModel(WindowedModel):
     """A `TokenModel` that equals `RecomputeModel`, in the network's own numbers.
 
     Raises `UsageError` where the network is not on the CPU, its activation is another than gelu, another
@@ -66,8 +67,7 @@ class CompiledModel:
     ) -> None:
         own = network.position
         _refuse(own, network, dtype)
-        self.network, self.window = network, window
-        self.slots = network.layout.size
+        super().__init__(network, window)
         config = network.transformer.config
         blocks: Sequence[Block] = list(network.transformer.blocks)  # type: ignore[arg-type]
         self.heads, self.epsilon = config.num_heads, config.layer_norm_epsilon
@@ -79,17 +79,7 @@ class CompiledModel:
             dtype=own.dtype,
         )
         self.pool = Pool(len(blocks), config.width, own.dtype)
-        self.tokens = torch.empty(0, 0, dtype=torch.int64)
         self.seen = torch.empty(0, 0, dtype=torch.int32)
-        self.goal: Tensor | None = None
-        self.environments, self.start = 1, 0
-
-    # ---- the contract -----------------------------------------------------------------------
-
-    def prefill(self, tokens: Tensor, *, goal: Tensor | None = None) -> Tensor:
-        self.tokens, self.goal, self.environments = tokens, goal, len(tokens)
-        self.start = self.window.first(tokens.shape[1])
-        return self._logits(self._run_window())
 
     def expand(self, copies: int) -> None:
         self.tokens = self.tokens.repeat_interleave(copies, dim=0)
@@ -98,26 +88,7 @@ class CompiledModel:
     def select(self, rows: Tensor) -> None:
         self.tokens, self.seen = self.tokens[rows], self.seen[rows]
 
-    def step(self, tokens: Tensor) -> Tensor:
-        self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
-        length = self.tokens.shape[1]
-        first = self.window.first(length)
-        if first != self.start:
-            self.start = first
-            return self._logits(self._run_window())
-        return self._logits(self._run_token(tokens, length - 1 - first * self.slots))
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        slot = (self.tokens.shape[1] - 1) % self.slots
-        return self.network.head.at(self.network.transformer.norm(hidden), slot)
-
-    def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
-        return self.network.embed(tokens, places % self.slots, places)
-
-    # ---- passes -----------------------------------------------------------------------------
-
     def _run_token(self, tokens: Tensor, place: int) -> Tensor:
-        """The hidden states (R, W) of one new token a row."""
         slot = place % self.slots
         into = torch.full((len(tokens),), NOWHERE, dtype=torch.int32)
         if slot != self.network.layout.value:
@@ -130,36 +101,22 @@ class CompiledModel:
         return self._run(x, into, self.seen, counts, apart=True)
 
     def _run_window(self) -> Tensor:
-        """Run everything in sight anew, each distinct history once; the hidden states (R, W) of the
-        rows' last tokens."""
-        layout = self.network.layout
-        shown = self.tokens[:, self.start * self.slots :]
-        chunks, rows = tree_of(
-            shown,
-            environments=self.environments,
-            slots=self.slots,
-            hidden=layout.value,
-            cuts=(layout.observation_size,),
-        )
-        states = [self._embed(chunk.tokens, chunk.places) for chunk in chunks]
-        if self.goal is not None:
-            states[0] = torch.cat([self.network.embed_goals(self.goal), states[0]], dim=1)
+        sight = self._in_sight()
+        shapes = [(len(state), state.shape[1]) for state in sight.states]
         self.pool.used = 0
-        into = self.pool.take(sum(len(state) * state.shape[1] for state in states))
-        paths = _paths(chunks, [state.shape[:2] for state in states], into)
-        self.seen = paths[-1][rows]
-        x = torch.cat([state.flatten(0, 1) for state in states])
-        seen, counts = _lists(paths, [state.shape[1] for state in states])
-        place = shown.shape[1] - 1
-        if place % self.slots != layout.value:  # nothing branched yet: a node an environment
-            return self._run(x, into, seen, counts).view(len(shown), -1, x.shape[1])[:, -1]
-        last = self._embed(shown[:, -1:], torch.tensor([place]))[:, 0]
-        wanted = len(x)
+        into = self.pool.take(sum(nodes * size for nodes, size in shapes))
+        paths = _paths(sight.chunks, shapes, into)
+        self.seen = paths[-1][sight.rows]
+        x = torch.cat([state.flatten(0, 1) for state in sight.states])
+        seen, counts = _lists(paths, [size for _, size in shapes])
+        if sight.last is None:
+            return self._run(x, into, seen, counts).view(*shapes[0], -1)[:, -1]
+        rows, wanted = len(sight.last), len(x)
         hidden = self._run(
-            torch.cat([x, last]),
-            torch.cat([into, into.new_full((len(last),), NOWHERE)]),
+            torch.cat([x, sight.last]),
+            torch.cat([into, into.new_full((rows,), NOWHERE)]),
             torch.cat([seen, self.seen]),
-            torch.cat([counts, counts.new_full((len(last),), self.seen.shape[1])]),
+            torch.cat([counts, counts.new_full((rows,), self.seen.shape[1])]),
             wanted=wanted,
         )
         return hidden[wanted:]
@@ -231,7 +188,9 @@ def _panels(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return panels, functional.pad(bias.detach(), (0, missing))
 
 
-def _paths(chunks: Sequence[Chunk], shapes: Sequence[Sequence[int]], into: Tensor) -> list[Tensor]:
+def _paths(
+    chunks: Sequence[Chunk], shapes: Sequence[tuple[int, int]], into: Tensor
+) -> list[Tensor]:
     """For each chunk of n nodes the slots of their histories, (n, T) with their own at the end."""
     paths: list[Tensor] = []
     begin = 0

@@ -153,7 +153,7 @@ def _as_row(each: Mapping[str, Any]) -> dict[str, Any]:
     return {"mean": each["value"], "interval": each["interval"], "seeds": [None] * each["seeds"]}
 
 
-def cost_table(rows: Rows, *, title: str, note: str) -> Table:
+def cost_table(rows: Rows) -> Table:
     """What training and acting took, by recipe: the range over datasets of the median over seeds."""
     called = titles(_distinct(rows, "recipe"))
     lines = []
@@ -168,8 +168,15 @@ def cost_table(rows: Rows, *, title: str, note: str) -> Table:
                 _range([row["milliseconds"] for row in own], ".2f"),
             )
         )
-    columns = ("algorithm", "updates", "minutes of training", "episodes at once", "ms a step")
-    return Table(title=title, columns=columns, lines=tuple(lines), note=note)
+    return Table(
+        title="What it took",
+        columns=("algorithm", "updates", "minutes of training", "episodes at once", "ms a step"),
+        lines=tuple(lines),
+        note=(
+            "One thread, while another training ran beside it; from the least to the most over "
+            "datasets. A step is one of one episode, its physics included."
+        ),
+    )
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -176,14 +176,7 @@ def findings(
                     "where a return is asked for. IQM and its interval as by Agarwal et al. 2021."
                 ),
             ),
-            cost_table(
-                rows,
-                title="What it took",
-                note=(
-                    "One thread, while another training ran beside it; from the least to the most over "
-                    "datasets. A step is one of one episode, its physics included."
-                ),
-            ),
+            cost_table(rows),
         ),
         rows=rows,
         picture={"aggregates": over, "there": there, "count": count},

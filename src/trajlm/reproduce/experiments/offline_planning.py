@@ -135,14 +135,7 @@ def findings(
         verdict=f"{part}{told}{'.' if told else ''}".strip(),
         tables=(
             returns_table(rows, note=part),
-            cost_table(
-                rows,
-                title="What it took",
-                note=(
-                    "One thread, while another training ran beside it; from the least to the most over "
-                    "datasets. A step is one of one episode, its physics included."
-                ),
-            ),
+            cost_table(rows),
         ),
         rows=rows,
         picture={"there": there, "count": count},
