@@ -22,10 +22,10 @@ from trajlm.planning.recompute import RecomputeModel
 from trajlm.planning.window import Window
 
 
-def random_model(*, width: int = 16, heads: int = 2, seed: int = 0) -> Model:
+def random_model(*, width: int = 16, heads: int = 2, layers: int = 3) -> Model:
     spec = DataSpec(observation=Box(shape=(3,)), action=Box(shape=(2,)), horizon=100)
-    config = Config(transitions=6, num_bins=8, width=width, num_layers=3, num_heads=heads)
-    torch.manual_seed(seed)
+    config = Config(transitions=6, num_bins=8, width=width, num_layers=layers, num_heads=heads)
+    torch.manual_seed(0)
     model = Model.build(config, spec, {}).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -154,6 +154,9 @@ def test_what_compiled_passes_cannot_do_is_refused() -> None:
     model = random_model()
     with pytest.raises(UsageError, match="not for bf16"):
         CompiledModel(model, window_of(model), torch.bfloat16)
+    wide = random_model(width=2050, heads=2, layers=1)
+    with pytest.raises(UsageError, match="8192 hidden numbers, not 8200"):
+        CompiledModel(wide, window_of(wide))
     for block in model.transformer.blocks:
         block.activation = ACTIVATIONS["relu"]
     with pytest.raises(UsageError, match="no other activation than gelu"):

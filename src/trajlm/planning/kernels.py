@@ -26,11 +26,13 @@ from trajlm.core.machine import cache_folder
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-shared"),
+    *("-std=gnu11", "-O3", "-fPIC", "-shared"),
     # Sums may be taken apart into vectors. Not -ffast-math: NaN must stay NaN.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
-THREADS = "-fopenmp"
+NATIVE, THREADS = "-march=native", "-fopenmp"
+ATTEMPTS = ((NATIVE, THREADS), (NATIVE,), (THREADS,), ())
+"""Some compilers know neither; what they make is slower."""
 WAY_OUT = "or take --policy.kernels torch"
 PANEL, ROUNDING = 64, 16
 """As kernels.c has them: columns of a panel of weights; what scores of a row are rounded up to."""
@@ -97,12 +99,12 @@ def _compile(command: list[str], file: Path) -> None:
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             made = Path(folder) / file.name
             ending = [str(SOURCE), "-lm", "-o", str(made)]
-            told = _fault([*command, THREADS, *ending])
-            if told is not None:  # some have no threads
-                told = _fault([*command, *ending])
-            if told is not None:
-                raise UsageError(f"kernels: {command[0]} failed: {told}; {WAY_OUT}")
-            made.replace(file)
+            for further in ATTEMPTS:
+                told = _fault([*command, *further, *ending])
+                if told is None:
+                    made.replace(file)
+                    return
+            raise UsageError(f"kernels: {command[0]} failed: {told}; {WAY_OUT}")
 
 
 def _fault(command: list[str]) -> str | None:
