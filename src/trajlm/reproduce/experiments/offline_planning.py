@@ -251,9 +251,9 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "small": Scale(
-            minutes=140,
+            minutes=230,
             size="4 datasets of a million steps, 4,000 to 24,000 updates, 3 episodes of planning",
-            seeds=3,
+            seeds=5,
             settings=SMALL,
         ),
         "paper": Scale(
