@@ -45,9 +45,15 @@ def test_pairs_are_taken_in_turn_by_two_processes(tmp_path: Path) -> None:
     assert len(result.ours) == len(result.theirs) == 2
 
 
+def failing() -> Callable[[], object]:
+    raise ValueError("on purpose")
+
+
 def test_a_side_that_fails_ends_the_comparison() -> None:
-    with pytest.raises(EOFError):
+    with pytest.raises(RuntimeError, match="ended with"):
         compare(partial(noting, Path("/none/such"), "ours"), partial(int), rounds=1)
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        compare(failing, failing, rounds=1)
 
 
 def test_the_ratio_says_how_many_times_faster_we_are() -> None:

@@ -22,9 +22,9 @@ from trajlm.planning.recompute import RecomputeModel
 from trajlm.planning.window import Window
 
 
-def random_model(*, width: int = 16, heads: int = 2, layers: int = 3) -> Model:
+def random_model(*, width: int = 16, heads: int = 2) -> Model:
     spec = DataSpec(observation=Box(shape=(3,)), action=Box(shape=(2,)), horizon=100)
-    config = Config(transitions=6, num_bins=8, width=width, num_layers=layers, num_heads=heads)
+    config = Config(transitions=6, num_bins=8, width=width, num_layers=3, num_heads=heads)
     torch.manual_seed(0)
     model = Model.build(config, spec, {}).eval()
     with torch.no_grad():
@@ -72,15 +72,28 @@ def test_any_sizes_are_the_networks_own(width: int, heads: int) -> None:
 
 
 @compiles
-def test_neither_company_nor_threads_change_a_bit() -> None:
-    model = random_model(width=32)
-    together = walked(model, CompiledModel)
-    assert torch.equal(walked(model, CompiledModel, rows=slice(1, 3)), together[:, 1:3])
-    before = torch.get_num_threads()
+@pytest.mark.parametrize("width", [8, 16, 128])
+def test_neither_company_nor_threads_change_a_bit(width: int) -> None:
+    """Of the compiled passes; the head's product is PyTorch's."""
+    made = CompiledModel(model := random_model(width=width), window_of(model))
+    generator = torch.Generator().manual_seed(1)
+    made.pool.take(40)
+    made.pool.buffer.normal_(generator=generator)
+    x = torch.randn(13, width, generator=generator)
+    seen = torch.randint(0, 40, (13, 9), generator=generator, dtype=torch.int32)
+    counts = torch.randint(1, 10, (13,), generator=generator, dtype=torch.int32)
+    into = torch.full((13,), -1, dtype=torch.int32)
+
+    def run(rows: slice) -> torch.Tensor:
+        return made._run(x[rows].clone(), into[rows], seen[rows], counts[rows], apart=True)
+
+    together, before = run(slice(13)), torch.get_num_threads()
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            assert torch.equal(walked(model, CompiledModel), together)
+            for count in range(1, 14):
+                assert torch.equal(run(slice(count)), together[:count])
+                assert torch.equal(run(slice(13 - count, 13)), together[13 - count :])
     finally:
         torch.set_num_threads(before)
 
@@ -112,9 +125,50 @@ def test_without_a_compiler_the_policy_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(UsageError, match=r"need a C compiler .*--policy\.kernels torch"):
+    with pytest.raises(UsageError, match=r"need a C compiler; none of .*--policy\.kernels torch"):
+        random_model().policy(kernels="compiled", context=2)
+    monkeypatch.setenv("CC", "no-such-cc -O2")
+    with pytest.raises(UsageError, match=r"\$CC is no-such-cc -O2, which is not there"):
         random_model().policy(kernels="compiled", context=2)
     assert not fresh.exists()
+
+
+@compiles
+def test_the_compiler_may_have_flags(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = kernels.compiler()
+    assert program is not None
+    monkeypatch.setenv("CC", f"{program[0]} -DUNUSED=1")
+    assert kernels.compiler() == [program[0], "-DUNUSED=1"]
+    walked(random_model(), CompiledModel)
+    assert len(list(fresh.iterdir())) == 1
+
+
+@compiles
+@pytest.mark.parametrize("by_others", ["folder", "file"])
+def test_what_others_may_write_is_not_loaded(fresh: Path, by_others: str) -> None:
+    walked(random_model(), CompiledModel)
+    (made,) = fresh.iterdir()
+    (fresh if by_others == "folder" else made).chmod(0o777)
+    kernels.library.cache_clear()
+    with pytest.raises(UsageError, match=r"may be written by others; set TRAJLM_CACHE"):
+        walked(random_model(), CompiledModel)
+
+
+@compiles
+def test_a_source_that_does_not_compile_tells_its_first_error(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong.c"
+    wrong.write_text("int run(void) { return missing; }\n")
+    monkeypatch.setattr(kernels, "SOURCE", wrong)
+    with pytest.raises(UsageError, match=r"failed: .*wrong\.c:1:.*error: .*missing"):
+        walked(random_model(), CompiledModel)
+    (tmp_path / "text-cc").write_text("no program")
+    (tmp_path / "text-cc").chmod(0o755)
+    monkeypatch.setenv("CC", str(tmp_path / "text-cc"))
+    with pytest.raises(UsageError, match=r"text-cc failed: Exec format error"):
+        walked(random_model(), CompiledModel)
+    assert not list(fresh.iterdir())
 
 
 @compiles
@@ -134,7 +188,7 @@ def test_a_compiler_that_fails_is_named_and_leaves_nothing(
 def test_a_damaged_library_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.mkdir(parents=True)
     monkeypatch.setattr(kernels, "_compile", lambda _, file: file.write_bytes(b"half a library"))
-    with pytest.raises(UsageError, match=r"kernels/[0-9a-f]+\.so cannot be loaded; delete it"):
+    with pytest.raises(UsageError, match=r"kernels/[0-9a-f]+\.so cannot be loaded .*delete it"):
         walked(random_model(), CompiledModel)
 
 
@@ -154,9 +208,9 @@ def test_what_compiled_passes_cannot_do_is_refused() -> None:
     model = random_model()
     with pytest.raises(UsageError, match="not for bf16"):
         CompiledModel(model, window_of(model), torch.bfloat16)
-    wide = random_model(width=2050, heads=2, layers=1)
-    with pytest.raises(UsageError, match="8192 hidden numbers, not 8200"):
-        CompiledModel(wide, window_of(wide))
+    half = random_model().bfloat16()
+    with pytest.raises(UsageError, match="not for bf16"):
+        CompiledModel(half, window_of(half))
     for block in model.transformer.blocks:
         block.activation = ACTIVATIONS["relu"]
     with pytest.raises(UsageError, match="no other activation than gelu"):

@@ -142,7 +142,9 @@ def test_an_experiment_runs_from_end_to_end(name: str, tmp_path: Path) -> None:
     assert (rows.stat().st_mtime_ns if rows.is_file() else 0) == before
     assert (run / "picture.svg").read_bytes() == drawing
 
-    other = start([*arguments, "--seeds", "2"], tmp_path)
+    protocol = json.loads((run / "protocol.json").read_text())
+    (run / "protocol.json").write_text(json.dumps({**protocol, "version": 0}))
+    other = start(arguments, tmp_path)
     _, errors = other.communicate(timeout=900)
     assert other.returncode == 7
-    assert "seeds [0], not [0, 1]" in errors
+    assert "version 0, not" in errors

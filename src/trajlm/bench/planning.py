@@ -31,11 +31,10 @@ from trajlm.algorithms.trajectory_transformer.policy import TrajectoryTransforme
 from trajlm.bench.published_tt import PublishedPlanner, published_twin
 from trajlm.bench.timing import seconds
 from trajlm.bench.training_tt import BODIES
-from trajlm.core.errors import UsageError
+from trajlm.core.errors import StorageError, UsageError
 from trajlm.core.seeding import uniform
 from trajlm.core.spec import DataSpec
 from trajlm.data.store import TrajectoryStore
-from trajlm.planning import kernels
 from trajlm.planning.beam import Draws, Plans, scored_search
 from trajlm.training.checkpoint import load_artefact
 
@@ -263,14 +262,17 @@ def equal_actions(policy: Policy, pasts: Tensor) -> float:
 
 def compiled(policy: Policy) -> Policy | None:
     """The same policy with compiled kernels; None where nothing can be compiled."""
-    if kernels.compiler() is None:
+    other = replace(policy, config=replace(policy.config, precision="float32", kernels="compiled"))
+    try:
+        other.tokens()
+    except (UsageError, StorageError):
         return None
-    return replace(policy, config=replace(policy.config, kernels="compiled"))
+    return other
 
 
 def in_bf16(policy: Policy) -> Policy:
     """The same policy with products of bf16."""
-    return replace(policy, config=replace(policy.config, precision="bf16"))
+    return replace(policy, config=replace(policy.config, precision="bf16", kernels="torch"))
 
 
 def reduced_precision(policy: Policy, pasts: Tensor, *, batch: int = 50) -> Reduced:

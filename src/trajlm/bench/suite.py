@@ -152,7 +152,13 @@ def training_tt(given: Given) -> list[Row]:
 
 def plan(given: Given) -> list[Row]:
     """A plan of the Trajectory Transformer against the published planner without a cache."""
-    from trajlm.bench.planning import SETTINGS, product_rate, random_policy, trained_policy
+    from trajlm.bench.planning import (
+        SETTINGS,
+        compiled,
+        product_rate,
+        random_policy,
+        trained_policy,
+    )
     from trajlm.bench.training_tt import BODIES
 
     trained = None if given.run is None else trained_policy(given.run, SETTINGS["HalfCheetah"])
@@ -161,7 +167,10 @@ def plan(given: Given) -> list[Row]:
     rows = []
     for body, policy in policies.items():
         rows += _plan_rows(body, policy, given, rate=rate)
-    rows += [*_together_rows(policies["HalfCheetah"]), *_memory_rows()]
+    other = compiled(policies["HalfCheetah"])
+    rows.append(_together_row(policies["HalfCheetah"]))
+    rows += [] if other is None else [_together_row(other, name=", compiled")]
+    rows += _memory_rows(with_compiled=other is not None)
     if trained is not None:
         rows += _plan_rows(f"weights of {given.run}", trained, given)
     if "bf16" in measured_precisions():
@@ -227,14 +236,6 @@ def _compiled_row(name: str, speed: PlanSpeed, baseline: str, seconds: float) ->
     return [Row(what=f"{name}, compiled", ours=ours, baseline=baseline, ratio=ratio)]
 
 
-def _together_rows(policy: Policy) -> list[Row]:
-    from trajlm.bench.planning import compiled
-
-    other = compiled(policy)
-    rows = [_together_row(policy)]
-    return rows if other is None else [*rows, _together_row(other, name=", compiled")]
-
-
 def _together_row(policy: Policy, *, environments: int = 16, name: str = "") -> Row:
     from trajlm.bench.planning import plan_seconds, random_pasts
 
@@ -249,13 +250,12 @@ def _together_row(policy: Policy, *, environments: int = 16, name: str = "") -> 
     )
 
 
-def _memory_rows() -> list[Row]:
+def _memory_rows(*, with_compiled: bool) -> list[Row]:
     """None where the system does not tell."""
     from trajlm.bench.planning import MEGABYTES_ALLOWED, peak_megabytes
-    from trajlm.planning import kernels
 
     used = {"": peak_megabytes("Hopper")}
-    if kernels.compiler() is not None:
+    if with_compiled:
         used[", compiled"] = peak_megabytes("Hopper", "compiled")
     return [
         Row(

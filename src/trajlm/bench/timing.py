@@ -64,9 +64,15 @@ class _Side(AbstractContextManager["_Side"]):
         self.seconds(), self.seconds()
 
     def seconds(self) -> float:
-        """Of one call. Raises `EOFError` where the process ended, which has told why."""
-        self.connection.send(None)
-        return float(self.connection.recv())
+        """Of one call. Raises `RuntimeError` where the process ended, which has told why."""
+        try:
+            self.connection.send(None)
+            return float(self.connection.recv())
+        except (EOFError, ConnectionError):
+            self.process.join()
+            raise RuntimeError(
+                f"one side of the comparison ended with {self.process.exitcode}"
+            ) from None
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()

@@ -76,7 +76,7 @@ def examine() -> dict[str, Any]:
             "torch threads": torch.get_num_threads(),
             "device": device,
             "precision": str(choose_precision("auto", device=device)),
-            "C compiler": compiler() or "none: --policy.kernels compiled needs cc, gcc or clang",
+            "C compiler": " ".join(compiler() or ["none, so no --policy.kernels compiled"]),
             "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB",
         },
         "extras": [

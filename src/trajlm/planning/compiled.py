@@ -24,8 +24,6 @@ from trajlm.planning.tree import Chunk
 from trajlm.planning.window import Window
 from trajlm.planning.windowed import WindowedModel
 
-WIDEST = 8192
-"""Numbers of a token between two products, at most: 24 tokens of them lie on the stack."""
 NOWHERE = -1
 """The slot of a token that nothing will see."""
 
@@ -60,24 +58,23 @@ class Pool:
 class CompiledModel(WindowedModel):
     """A `TokenModel` that equals `RecomputeModel`, in the network's own numbers.
 
-    Raises `UsageError` where the network is not on the CPU, too wide, its activation another than gelu,
-    another `dtype` is asked for, or nothing can be compiled.
+    Raises `UsageError` where the network is not on the CPU, in half precision or of another activation than gelu,
+    where another `dtype` is asked for, or nothing can be compiled.
     """
 
     def __init__(
         self, network: SlotNetwork, window: Window, dtype: torch.dtype | None = None
     ) -> None:
         own, config = network.position, network.transformer.config
-        hidden = config.mlp_width or 4 * config.width
-        _refuse(network, dtype, widest=max(hidden, 3 * config.width))
+        _refuse(network, dtype)
         super().__init__(network, window)
         blocks: Sequence[Block] = list(network.transformer.blocks)  # type: ignore[arg-type]
-        self.heads, self.epsilon = config.num_heads, config.layer_norm_epsilon
+        self.epsilon = config.layer_norm_epsilon
         self.weights = torch.stack([_packed(block) for block in blocks])
         self.library = kernels.library(
             width=config.width,
             heads=config.num_heads,
-            hidden=hidden,
+            hidden=config.mlp_width or 4 * config.width,
             dtype=own.dtype,
         )
         self.pool = Pool(len(blocks), config.width, own.dtype)
@@ -138,8 +135,7 @@ class CompiledModel(WindowedModel):
         x, seen = x.contiguous(), seen.contiguous()
         rows, longest = seen.shape
         threads = torch.get_num_threads()
-        scores = threads * self.heads * (longest + kernels.ROUNDING)
-        scratch = x.new_empty(rows * x.shape[1] + scores)
+        scratch = x.new_empty(self.library.scratch_of(rows, longest, threads))
         self.library.run(
             *(x.data_ptr(), into.data_ptr(), seen.data_ptr(), counts.data_ptr()),
             *(
@@ -156,16 +152,14 @@ class CompiledModel(WindowedModel):
         return x
 
 
-def _refuse(network: SlotNetwork, dtype: torch.dtype | None, *, widest: int) -> None:
+def _refuse(network: SlotNetwork, dtype: torch.dtype | None) -> None:
     own = network.position
     if own.device.type != "cpu":
         raise UsageError(f"kernels: compiled ones are for the CPU, not {own.device.type}")
-    if dtype not in (None, own.dtype):
+    if (dtype or own.dtype) != own.dtype or own.dtype not in kernels.NAMES:
         raise UsageError("kernels: compiled ones are not for bf16; leave out policy.precision")
     if any(block.activation is not functional.gelu for block in network.transformer.blocks):
         raise UsageError("kernels: compiled ones know no other activation than gelu")
-    if widest > WIDEST:
-        raise UsageError(f"kernels: compiled ones are for {WIDEST} hidden numbers, not {widest}")
 
 
 def _packed(block: Block) -> Tensor:

@@ -26,6 +26,8 @@ typedef REAL real;
 #define INNER PADDED(HIDDEN)
 #define ROWS 24 /* at most so many rows go through a layer's products together */
 #define STEP 6  /* rows of a tile */
+/* Numbers that a thread needs for them. */
+#define AREA (ROWS * (WIDTH + (MIXED > OUTER + INNER ? MIXED : OUTER + INNER)))
 
 #if defined(__AVX512F__)
 #define BYTES 64
@@ -84,7 +86,7 @@ INLINE real gelu(real x) {
 /* exp of a number that is not positive. */
 INLINE real exponential(real x) {
 #if SINGLE
-    /* 2^n times a polynomial of the rest (Cephes'). */
+    /* 2^n times Cephes' polynomial of the rest. */
     x = x < -87.0f ? -87.0f : x;
     float n = rintf(x * 1.44269504f);
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -96,7 +98,7 @@ INLINE real exponential(real x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     union { int32_t bits; float number; } power;
-    power.bits = ((int32_t)n + 127) << 23;
+    power.bits = ((int32_t)(x == x ? n : 0) + 127) << 23;
     return p * power.number;
 #else
     return exp(x);
@@ -105,6 +107,7 @@ INLINE real exponential(real x) {
 
 INLINE void tile(const int rows, const real *a, long a_stride, int deep, const real *weight,
                  const real *bias, real *out, long stride, const int mode) {
+    __asm__("" : "+r"(deep)); /* no constant: else sums of few rows are unrolled, in another order */
     vector sum[STEP][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < VECTORS; v++) sum[r][v] = *(const vector *)(bias + v * LANES);
@@ -148,7 +151,8 @@ INLINE void product(const real *a, long a_stride, int rows, int deep, const real
     }
 }
 
-INLINE void normalise(const real *x, const real *scale, const real *shift, real epsilon, real *out) {
+/* Not inlined: over several rows it would add up in another order. */
+static __attribute__((noinline)) void normalise(const real *x, const real *scale, const real *shift, real epsilon, real *out) {
     real mean = 0, spread = 0;
     for (int j = 0; j < WIDTH; j++) mean += x[j];
     mean /= WIDTH;
@@ -259,8 +263,8 @@ INLINE void attend(const real *query, const real *pool, const int32_t *seen, int
 
 /* Rows `first`.. of x: queries, and keys and values into their slots. */
 static void look(const Layer *layer, real epsilon, const real *x, const int32_t *slots, int first, int rows,
-                 real *queries, real *pool) {
-    real normed[ROWS][WIDTH], mixed[ROWS][MIXED];
+                 real *queries, real *pool, real *area) {
+    real(*normed)[WIDTH] = (void *)area, (*mixed)[MIXED] = (void *)(area + ROWS * WIDTH);
     for (int i = 0; i < rows; i++)
         normalise(x + (long)(first + i) * WIDTH, layer->scale_attention, layer->shift_attention, epsilon,
                   normed[i]);
@@ -274,8 +278,11 @@ static void look(const Layer *layer, real epsilon, const real *x, const int32_t 
 
 /* Both residual branches of rows `first`.. of x. */
 static void finish(const Layer *layer, real epsilon, real *x, const int32_t *seen, const int32_t *counts,
-                   int longest, int first, int rows, const real *queries, const real *pool, real *scores) {
-    real mixed[ROWS][WIDTH], state[ROWS][OUTER], inner[ROWS][INNER];
+                   int longest, int first, int rows, const real *queries, const real *pool, real *scores,
+                   real *area) {
+    real(*mixed)[WIDTH] = (void *)area, (*state)[OUTER] = (void *)(area + ROWS * WIDTH);
+    real(*inner)[INNER] = (void *)(area + ROWS * (WIDTH + OUTER));
+    if (OUTER > WIDTH) memset(state, 0, sizeof(real) * OUTER * rows);
     for (int i = 0; i < rows; i++) {
         long row = first + i;
         attend(queries + row * WIDTH, pool, seen + row * longest, counts[row], scores, mixed[i]);
@@ -290,28 +297,34 @@ static void finish(const Layer *layer, real epsilon, real *x, const int32_t *see
         memcpy(x + (long)(first + i) * WIDTH, state[i], sizeof(real) * WIDTH);
 }
 
+/* Numbers of scratch that `run` needs. */
+int64_t scratch_of(int32_t rows, int32_t longest, int32_t threads) {
+    return (int64_t)rows * WIDTH + threads * (AREA + (int64_t)HEADS * ROUNDED(longest));
+}
+
 /* x (rows, WIDTH) in place. Row r sees the slots seen[r, :counts[r]], its own too where it says so, and
  * its keys and values go to slots[r], nowhere where that is negative. Of rows before `wanted` no output is
  * wanted but keys and values. `apart`: no row sees another one of this call, so that threads need not wait
- * for each other. `scratch`: rows x WIDTH + threads x HEADS x ROUNDED(longest) numbers. */
+ * for each other. `scratch`: as many numbers as scratch_of says. */
 void run(real *x, const int32_t *slots, const int32_t *seen, const int32_t *counts, int32_t rows,
          int32_t longest, int32_t wanted, int32_t apart, int32_t layers, const Layer *weights, double epsilon,
          real *pool, int64_t capacity, real *scratch, int32_t threads) {
+    if (rows <= 0) return;
     int share = (rows + threads - 1) / threads, parts = (share + ROWS - 1) / ROWS;
     int size = (share + parts - 1) / parts, blocks = (rows + size - 1) / size;
-    real *queries = scratch, *scores = scratch + (long)rows * WIDTH;
+    real *queries = scratch, *apiece = scratch + (long)rows * WIDTH;
 #pragma omp parallel num_threads(threads)
     {
         int thread = omp_get_thread_num(), others = omp_get_num_threads();
         int begin = thread * blocks / others, end = (thread + 1) * blocks / others;
-        real *own = scores + (long)thread * HEADS * ROUNDED(longest);
+        real *area = apiece + thread * (AREA + (long)HEADS * ROUNDED(longest)), *scores = area + AREA;
         for (int number = 0; number < layers; number++) {
             const Layer *layer = weights + number;
             real *there = pool + number * capacity * 2 * WIDTH;
             int from = number == layers - 1 ? wanted : 0;
             for (int block = begin; block < end; block++) {
                 int first = block * size, last = first + size < rows ? first + size : rows;
-                look(layer, epsilon, x, slots, first, last - first, queries, there);
+                look(layer, epsilon, x, slots, first, last - first, queries, there, area);
             }
             if (!apart) {
 #pragma omp barrier
@@ -320,7 +333,8 @@ void run(real *x, const int32_t *slots, const int32_t *seen, const int32_t *coun
                 int first = block * size, last = first + size < rows ? first + size : rows;
                 first = first > from ? first : from;
                 if (first < last)
-                    finish(layer, epsilon, x, seen, counts, longest, first, last - first, queries, there, own);
+                    finish(layer, epsilon, x, seen, counts, longest, first, last - first, queries, there, scores,
+                           area);
             }
         }
     }
