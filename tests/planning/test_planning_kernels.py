@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -101,7 +102,11 @@ def test_neither_company_nor_threads_change_a_bit(width: int) -> None:
 @compiles
 def test_it_is_compiled_once_and_found_again(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model()
-    expected = walked(model, CompiledModel)
+    umask = os.umask(0)
+    try:
+        expected = walked(model, CompiledModel)
+    finally:
+        os.umask(umask)
     (made,) = fresh.iterdir()
     when = made.stat().st_mtime_ns
     kernels.library.cache_clear()

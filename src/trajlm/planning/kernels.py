@@ -131,6 +131,7 @@ def _compile(command: list[str], file: Path) -> None:
             for further in ATTEMPTS:
                 told = _fault([*command, *further, *ending])
                 if told is None:
+                    made.chmod(0o700)  # whatever the umask
                     made.replace(file)
                     return
             raise UsageError(f"kernels: {command[0]} failed: {told}; {WAY_OUT}")
