@@ -46,9 +46,9 @@ def keep(folder: Path, cells: Sequence[Cell], returns: Sequence[float]) -> None:
     write_rows(folder / "rows.jsonl", rows)
 
 
-def test_three_seeds_of_four_datasets_with_settings_by_dataset(tmp_path: Path) -> None:
+def test_five_seeds_of_four_datasets_with_settings_by_dataset(tmp_path: Path) -> None:
     cells = list(selection.cells_of(*prepare(NAME, output=tmp_path)).values())
-    assert len(cells) == 4 * 2 * 3
+    assert len(cells) == 4 * 2 * 5
     planned = {cell.keys[0]: cell for cell in cells if cell.keys[1] == PLANNER}
     given = catalogue.experiment(NAME).scales["small"].settings["updates"][planning.PLANNER]
     for name, cell in planned.items():
