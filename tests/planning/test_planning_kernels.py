@@ -168,31 +168,36 @@ def test_a_source_that_does_not_compile_tells_its_first_error(
     monkeypatch.setattr(kernels, "SOURCE", wrong)
     with pytest.raises(UsageError, match=r"failed: .*wrong\.c:1:.*error: .*missing"):
         walked(random_model(), CompiledModel)
-    (tmp_path / "text-cc").write_text("no program")
-    (tmp_path / "text-cc").chmod(0o755)
-    monkeypatch.setenv("CC", str(tmp_path / "text-cc"))
-    with pytest.raises(UsageError, match=r"text-cc failed: Exec format error"):
-        walked(random_model(), CompiledModel)
     assert not list(fresh.iterdir())
 
 
-@compiles
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("#!/bin/sh\necho 'no such processor' >&2\nexit 1\n", "no such processor"),
+        ("no program", "Exec format error"),
+    ],
+)
 def test_a_compiler_that_fails_is_named_and_leaves_nothing(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    program: str, told: str, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken-cc"
-    broken.write_text("#!/bin/sh\necho 'no such processor' >&2\nexit 1\n")
+    broken.write_text(program)
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
-    with pytest.raises(UsageError, match=r"broken-cc failed: no such processor; or take"):
+    with pytest.raises(UsageError, match=f"broken-cc failed: {told}; or take"):
         random_model().policy(kernels="compiled", context=2)
     assert not list(fresh.iterdir())
 
 
 @compiles
 def test_a_damaged_library_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh.mkdir(parents=True)
-    monkeypatch.setattr(kernels, "_compile", lambda _, file: file.write_bytes(b"half a library"))
+    def half_compile(_: list[str], file: Path) -> None:
+        file.write_bytes(b"half a library")
+        file.chmod(0o700)
+
+    fresh.mkdir(mode=0o700, parents=True)
+    monkeypatch.setattr(kernels, "_compile", half_compile)
     with pytest.raises(UsageError, match=r"kernels/[0-9a-f]+\.so cannot be loaded .*delete it"):
         walked(random_model(), CompiledModel)
 

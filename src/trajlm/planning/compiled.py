@@ -36,7 +36,7 @@ class Pool:
         self.used = 0
 
     def take(self, count: int) -> Tensor:
-        """`count` further slots (int32); there is room for them."""
+        """`count` further slots (int32), with room for them."""
         first, self.used = self.used, self.used + count
         if self.used > self.buffer.shape[1]:
             layers, _, sides, width = self.buffer.shape
@@ -58,8 +58,8 @@ class Pool:
 class CompiledModel(WindowedModel):
     """A `TokenModel` that equals `RecomputeModel`, in the network's own numbers.
 
-    Raises `UsageError` where the network is not on the CPU, in half precision or of another activation than gelu,
-    where another `dtype` is asked for, or nothing can be compiled.
+    Raises `UsageError` where the network is not on the CPU, in half precision or of another activation
+    than gelu, where another `dtype` is asked for, or nothing can be compiled.
     """
 
     def __init__(

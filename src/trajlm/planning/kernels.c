@@ -152,7 +152,8 @@ INLINE void product(const real *a, long a_stride, int rows, int deep, const real
 }
 
 /* Not inlined: over several rows it would add up in another order. */
-static __attribute__((noinline)) void normalise(const real *x, const real *scale, const real *shift, real epsilon, real *out) {
+static __attribute__((noinline)) void normalise(const real *x, const real *scale, const real *shift,
+                                                real epsilon, real *out) {
     real mean = 0, spread = 0;
     for (int j = 0; j < WIDTH; j++) mean += x[j];
     mean /= WIDTH;
