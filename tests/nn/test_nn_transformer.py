@@ -104,6 +104,17 @@ def test_dropout_keeps_the_mean_and_the_rate() -> None:
     assert (factors == 0).float().mean().item() == pytest.approx(0.1, abs=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dropout_factors_in_other_precisions(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    factors = keep_factors(torch.empty(30_001, dtype=dtype), 0.1)
+    assert factors.dtype == dtype
+    scale = torch.tensor(65536 / (65536 - 6554), dtype=dtype)
+    assert factors.unique().tolist() == [0.0, scale.item()]
+    torch.manual_seed(0)
+    assert torch.equal(keep_factors(torch.empty(30_001), 0.1) > 0, factors > 0)
+
+
 def test_dropout_lanes_are_independent() -> None:
     torch.manual_seed(0)
     kept = (keep_factors(torch.empty(250_000, 4), 0.3) > 0).float()

@@ -6,10 +6,9 @@ the models. What is decided here:
 - `outputs` names the positions whose hidden states are wanted. In the last layer queries, the
   output projection and the MLP run for those alone (keys and values still for all): the same
   numbers, a third of that layer's work for a Decision Transformer, a fiftieth when it acts;
-- long windows are attended block by block of queries, over no key that comes after the block;
 - dropout sits where GPT-2 has it: on attention weights and on both residual branches.
 
-Legend: B batch, T tokens, S output tokens, D width, H heads, E = D / H.
+Legend: B batch, T tokens, S output tokens, D width, H heads.
 """
 
 from __future__ import annotations
@@ -25,14 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trajlm.core.errors import UsageError
+from trajlm.nn.attention import Attention
 from trajlm.nn.dropout import dropout, dropout_add
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
 }
-QUERY_BLOCK = 64
-"""Queries attended at once in a causal window: the upper right of a long one is never computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,52 +89,6 @@ class AttentionMask:
         return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, lowest)
 
 
-class Attention(nn.Module):
-    """Causal self-attention with an explicit softmax, so that its weights can be dropped cheaply."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.dropout = config.attention_dropout
-        self.input = nn.Linear(config.width, 3 * config.width)
-        self.output = nn.Linear(config.width, config.width)
-
-    def forward(self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None) -> Tensor:
-        """(B, T, D) -> (B, S, D). `maps` receives the attention weights (B, H, S, T)."""
-        width = x.shape[-1]
-        if outputs == slice(None):
-            query, key, value = self.input(x).split(width, dim=-1)
-        else:
-            weight, offset = self.input.weight, self.input.bias
-            query = functional.linear(x[:, outputs], weight[:width], offset[:width])
-            key, value = functional.linear(x, weight[width:], offset[width:]).split(width, dim=-1)
-        query, key, value = (self._heads(part) for part in (query, key, value))
-        # Queries in blocks, over no key that comes after the whole block.
-        asked, length = query.shape[2], key.shape[2]
-        size = QUERY_BLOCK if asked == length else asked
-        mixed, seen = [], []
-        for start in range(0, asked, size):
-            stop = min(start + size, asked)
-            last = stop if asked == length else length
-            scores = query[:, :, start:stop] @ key[:, :, :last].transpose(-1, -2)
-            scores = scores.mul_(query.shape[-1] ** -0.5).add_(bias[:, :, start:stop, :last])
-            weights = torch.softmax(scores, dim=-1)
-            dropped = dropout(weights, self.dropout, training=self.training)
-            mixed.append(dropped @ value[:, :, :last])
-            if maps is not None:
-                seen.append(functional.pad(weights.detach(), (0, length - last)))
-        if maps is not None:
-            maps.append(torch.cat(seen, dim=2))
-        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
-        output: Tensor = self.output(whole.transpose(1, 2).flatten(2))
-        return output
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, H, T, E)."""
-        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
-        return heads.transpose(1, 2)
-
-
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -144,7 +96,7 @@ class Block(nn.Module):
         self.dropout = config.residual_dropout
         self.activation = ACTIVATIONS[config.activation]
         self.norm_attention = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
-        self.attention = Attention(config)
+        self.attention = Attention(config.width, config.num_heads, dropout=config.attention_dropout)
         self.norm_mlp = nn.LayerNorm(config.width, eps=config.layer_norm_epsilon)
         self.mlp_input = nn.Linear(config.width, hidden)
         self.mlp_output = nn.Linear(hidden, config.width)

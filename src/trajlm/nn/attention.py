@@ -1,0 +1,156 @@
+"""Causal self-attention with an explicit softmax, so that its weights can be dropped cheaply.
+
+Long windows are attended block by block of queries, over no key that comes after the block. The
+gradient is written by hand: autograd's pads, copies and adds what each block gives to keys and
+values, which on a CPU takes as long as their products.
+
+Legend: B batch, T tokens, S tokens whose output is wanted, D width, H heads, E = D / H, P parts of
+a projection: queries, keys and values, or the last two; Q queries of a block, L its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from trajlm.nn.dropout import keep_factors
+
+QUERY_BLOCK = 64
+"""Queries attended at once in a causal window: the upper right of a long one is never computed."""
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, num_heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.input = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None) -> Tensor:
+        """(B, T, D) -> (B, S, D). `bias` (1 or B, 1, S, T), of the scores' dtype, is added to
+        them; `maps` receives the attention weights (B, H, S, T)."""
+        asked: Tensor | None = None
+        if outputs == slice(None):
+            parts = self._by_head(self.input(x))
+        else:
+            weight, offset, width = self.input.weight, self.input.bias, x.shape[-1]
+            (asked,) = self._by_head(
+                functional.linear(x[:, outputs], weight[:width], offset[:width])
+            )
+            parts = self._by_head(functional.linear(x, weight[width:], offset[width:]))
+        probability = self.dropout if self.training else 0.0
+        if torch.is_grad_enabled() and maps is None:
+            mixed: Tensor = _Mix.apply(parts, asked, bias, probability)  # type: ignore[no-untyped-call]
+        else:
+            mixed, blocks = mix(parts, asked, bias, probability)
+            if maps is not None:
+                maps.append(_whole([b.weights.detach() for b in blocks], x.shape[1]))
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    def _by_head(self, projected: Tensor) -> Tensor:
+        """(B, T, P * D) -> (P, B, H, T, E), dense."""
+        width = self.output.in_features
+        parts: Tensor = projected.unflatten(-1, (-1, self.num_heads, width // self.num_heads))
+        return parts.permute(2, 0, 3, 1, 4).contiguous()
+
+
+class Block(NamedTuple):
+    """Queries `first` to `stop` over keys up to `last`: weights (B, H, Q, L), what dropout makes of
+    them, and its factors, None without it."""
+
+    first: int
+    stop: int
+    last: int
+    weights: Tensor
+    dropped: Tensor
+    factors: Tensor | None
+
+
+def mix(
+    parts: Tensor, asked: Tensor | None, bias: Tensor, probability: float
+) -> tuple[Tensor, list[Block]]:
+    """Values mixed by attention weights, of which each is dropped with the probability.
+
+    `parts` (P, B, H, T, E); its first part are the queries, or `asked` (B, H, S, E). Gives
+    (B, H, S, E), and the blocks.
+    """
+    keys, values = parts[-2], parts[-1]
+    queries = parts[0] if asked is None else asked
+    scale, mixed, blocks = keys.shape[-1] ** -0.5, [], []
+    for first, stop, last in _spans(queries.shape[2], keys.shape[2]):
+        scores = queries[:, :, first:stop] @ keys[:, :, :last].mT
+        scores = torch.add(bias[:, :, first:stop, :last], scores, alpha=scale)
+        weights = torch.softmax(scores, dim=-1)
+        factors = keep_factors(weights, probability) if probability else None
+        dropped = weights if factors is None else weights * factors
+        mixed.append(dropped @ values[:, :, :last])
+        blocks.append(Block(first, stop, last, weights, dropped, factors))
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2), blocks
+
+
+class _Mix(torch.autograd.Function):
+    """`mix`, and its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, parts: Tensor, asked: Tensor | None, bias: Tensor, probability: float
+    ) -> Tensor:
+        mixed, blocks = mix(parts, asked, bias, probability)
+        ctx.spans = [block[:3] for block in blocks]
+        ctx.save_for_backward(parts, asked, *(t for block in blocks for t in block[3:]))
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts, asked, *kept = ctx.saved_tensors
+        blocks = [Block(*span, *kept[3 * n : 3 * n + 3]) for n, span in enumerate(ctx.spans)]
+        return *_gradients(parts, asked, blocks, gradient), None, None
+
+
+def _gradients(
+    parts: Tensor, asked: Tensor | None, blocks: Sequence[Block], gradient: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Of `mix` in `parts` and `asked`, from that in its result (B, H, S, E)."""
+    to_parts = torch.empty_like(parts)
+    to_asked = None if asked is None else torch.empty_like(asked)
+    queries, keys, values = parts[0] if asked is None else asked, parts[-2], parts[-1]
+    to_queries = to_parts[0] if to_asked is None else to_asked
+    for block in reversed(blocks):  # the last one sees all keys: the others add to what it gives
+        here, seen = slice(block.first, block.stop), slice(block.last)
+        given = gradient[:, :, here]
+        to_weights = given @ values[:, :, seen].mT
+        if block.factors is not None:
+            to_weights.mul_(block.factors)
+        scores = torch._softmax_backward_data(to_weights, block.weights, -1, to_weights.dtype)
+        to_queries[:, :, here] = scores @ keys[:, :, seen]
+        shares = scores.mT @ queries[:, :, here], block.dropped.mT @ given
+        for total, share in zip((to_parts[-2], to_parts[-1]), shares, strict=True):
+            if block is blocks[-1]:
+                total.copy_(share)
+            else:
+                total[:, :, seen] += share
+    scale = keys.shape[-1] ** -0.5
+    to_queries.mul_(scale)
+    to_parts[-2].mul_(scale)
+    return to_parts, to_asked
+
+
+def _spans(queries: int, keys: int) -> list[tuple[int, int, int]]:
+    """Blocks of queries, and where their keys end; one block where some queries are asked for."""
+    if queries != keys:
+        return [(0, queries, keys)]
+    ends = [(first, min(first + QUERY_BLOCK, keys)) for first in range(0, keys, QUERY_BLOCK)]
+    return [(first, stop, stop) for first, stop in ends]
+
+
+def _whole(blocks: Sequence[Tensor], length: int) -> Tensor:
+    """Weights of blocks (B, H, Q, L) as (B, H, S, T)."""
+    return torch.cat([functional.pad(b, (0, length - b.shape[-1])) for b in blocks], dim=2)
