@@ -30,8 +30,8 @@ def keep_factors(like: Tensor, probability: float) -> Tensor:
     below = dropped - _LANES // 2 - 1
     kept = lanes.clamp_(below, below + 1).sub_(below)
     if like.dtype.itemsize == lanes.itemsize:  # a 0 or the bits of the scale, without a conversion
-        return kept.mul_(scale.view(torch.int16)).view(like.dtype)
-    return kept.to(like.dtype).mul_(scale)
+        return kept.mul_(int(scale.view(torch.int16))).view(like.dtype)
+    return kept.to(like.dtype).mul_(scale.item())
 
 
 def _random_lanes(count: int) -> Tensor:
