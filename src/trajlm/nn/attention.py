@@ -10,6 +10,7 @@ a projection: queries, keys and values, or the last two; Q queries of a block, L
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,25 +45,36 @@ class Attention(nn.Module):
                 functional.linear(x[:, outputs], weight[:width], offset[:width])
             )
             parts = self._by_head(functional.linear(x, weight[width:], offset[width:]))
-        probability = self.dropout if self.training else 0.0
+        given = parts, asked, bias, self.dropout if self.training else 0.0
         if torch.is_grad_enabled() and maps is None:
-            mixed: Tensor = _Mix.apply(parts, asked, bias, probability)  # type: ignore[no-untyped-call]
+            mixed: Tensor = _Mix.apply(*given)  # type: ignore[no-untyped-call]
         else:
-            mixed, blocks = mix(parts, asked, bias, probability)
+            mixed, blocks = mix(*given)
             if maps is not None:
-                maps.append(_whole([b.weights.detach() for b in blocks], x.shape[1]))
-        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+                maps.append(self._whole(blocks, x.shape[1]))
+        output: Tensor = self.output(self._by_token(mixed))
         return output
 
     def _by_head(self, projected: Tensor) -> Tensor:
-        """(B, T, P * D) -> (P, B, H, T, E), dense."""
+        """(B, T, P * D) -> (P, B * H, T, E), dense."""
         width = self.output.in_features
         parts: Tensor = projected.unflatten(-1, (-1, self.num_heads, width // self.num_heads))
-        return parts.permute(2, 0, 3, 1, 4).contiguous()
+        return parts.permute(2, 0, 3, 1, 4).flatten(1, 2)
+
+    def _by_token(self, mixed: Tensor) -> Tensor:
+        """(B * H, S, E) -> (B, S, D)."""
+        heads: Tensor = mixed.unflatten(0, (-1, self.num_heads))
+        return heads.transpose(1, 2).flatten(2)
+
+    def _whole(self, blocks: Sequence[Block], length: int) -> Tensor:
+        """The weights of blocks as (B, H, S, T)."""
+        rows = [functional.pad(b.weights.detach(), (0, length - b.last)) for b in blocks]
+        whole: Tensor = torch.cat(rows, dim=1).unflatten(0, (-1, self.num_heads))
+        return whole
 
 
 class Block(NamedTuple):
-    """Queries `first` to `stop` over keys up to `last`: weights (B, H, Q, L), what dropout makes of
+    """Queries `first` to `stop` over keys up to `last`: weights (B * H, Q, L), what dropout makes of
     them, and its factors, None without it."""
 
     first: int
@@ -78,21 +90,41 @@ def mix(
 ) -> tuple[Tensor, list[Block]]:
     """Values mixed by attention weights, of which each is dropped with the probability.
 
-    `parts` (P, B, H, T, E); its first part are the queries, or `asked` (B, H, S, E). Gives
-    (B, H, S, E), and the blocks.
+    `parts` (P, B * H, T, E); its first part are the queries, or `asked` (B * H, S, E). Gives
+    (B * H, S, E), and the blocks.
     """
-    keys, values = parts[-2], parts[-1]
-    queries = parts[0] if asked is None else asked
+    queries, keys, values = parts[0] if asked is None else asked, parts[-2], parts[-1]
     scale, mixed, blocks = keys.shape[-1] ** -0.5, [], []
-    for first, stop, last in _spans(queries.shape[2], keys.shape[2]):
-        scores = queries[:, :, first:stop] @ keys[:, :, :last].mT
-        scores = torch.add(bias[:, :, first:stop, :last], scores, alpha=scale)
-        weights = torch.softmax(scores, dim=-1)
-        factors = keep_factors(weights, probability) if probability else None
+    spans = _spans(queries.shape[1], keys.shape[1])
+    shapes = [(len(keys), stop - first, last) for first, stop, last in spans]
+    dropout = _factors(shapes, probability, like=keys)
+    for (first, stop, last), factors in zip(spans, dropout, strict=True):
+        # In bf16 a product copies what is not dense, and slowly where it is transposed too.
+        scores = queries[:, first:stop] @ keys[:, :last].contiguous().mT
+        weights = torch.softmax(_biased(scores, bias[:, 0, first:stop, :last], scale), dim=-1)
         dropped = weights if factors is None else weights * factors
-        mixed.append(dropped @ values[:, :, :last])
+        mixed.append(dropped @ values[:, :last])
         blocks.append(Block(first, stop, last, weights, dropped, factors))
-    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2), blocks
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1), blocks
+
+
+def _factors(
+    shapes: Sequence[tuple[int, int, int]], probability: float, *, like: Tensor
+) -> list[Tensor | None]:
+    """Dropout's factors of several shapes, drawn at once."""
+    if not probability:
+        return [None] * len(shapes)
+    counts = [math.prod(shape) for shape in shapes]
+    drawn = keep_factors(like.new_empty(sum(counts)), probability).split(counts)
+    return [part.view(shape) for part, shape in zip(drawn, shapes, strict=True)]
+
+
+def _biased(scores: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """scale * scores (B * H, Q, L) + bias (1 or B, Q, L)."""
+    if len(bias) == 1:
+        return torch.add(bias, scores, alpha=scale)
+    by_head = scores.unflatten(0, (len(bias), -1))
+    return torch.add(bias[:, None], by_head, alpha=scale).flatten(0, 1)
 
 
 class _Mix(torch.autograd.Function):
@@ -112,31 +144,31 @@ class _Mix(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         parts, asked, *kept = ctx.saved_tensors
         blocks = [Block(*span, *kept[3 * n : 3 * n + 3]) for n, span in enumerate(ctx.spans)]
-        return *_gradients(parts, asked, blocks, gradient), None, None
+        return *_gradients(parts, asked, blocks, gradient.contiguous()), None, None
 
 
 def _gradients(
     parts: Tensor, asked: Tensor | None, blocks: Sequence[Block], gradient: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Of `mix` in `parts` and `asked`, from that in its result (B, H, S, E)."""
+    """Of `mix` in `parts` and `asked`, from that in its result (B * H, S, E)."""
     to_parts = torch.empty_like(parts)
     to_asked = None if asked is None else torch.empty_like(asked)
     queries, keys, values = parts[0] if asked is None else asked, parts[-2], parts[-1]
     to_queries = to_parts[0] if to_asked is None else to_asked
-    for block in reversed(blocks):  # the last one sees all keys: the others add to what it gives
+    for number, block in reversed(list(enumerate(blocks))):
         here, seen = slice(block.first, block.stop), slice(block.last)
-        given = gradient[:, :, here]
-        to_weights = given @ values[:, :, seen].mT
+        given = gradient[:, here]
+        to_weights = given @ values[:, seen].contiguous().mT
         if block.factors is not None:
             to_weights.mul_(block.factors)
         scores = torch._softmax_backward_data(to_weights, block.weights, -1, to_weights.dtype)
-        to_queries[:, :, here] = scores @ keys[:, :, seen]
-        shares = scores.mT @ queries[:, :, here], block.dropped.mT @ given
-        for total, share in zip((to_parts[-2], to_parts[-1]), shares, strict=True):
-            if block is blocks[-1]:
-                total.copy_(share)
-            else:
-                total[:, :, seen] += share
+        to_queries[:, here] = scores @ keys[:, seen]
+        if number == len(blocks) - 1:  # it sees all keys: the others add to what it gives
+            torch.bmm(scores.mT, queries[:, here], out=to_parts[-2])
+            torch.bmm(block.dropped.mT, given, out=to_parts[-1])
+        else:
+            to_parts[-2, :, seen] += scores.mT @ queries[:, here]
+            to_parts[-1, :, seen] += block.dropped.mT @ given
     scale = keys.shape[-1] ** -0.5
     to_queries.mul_(scale)
     to_parts[-2].mul_(scale)
@@ -149,8 +181,3 @@ def _spans(queries: int, keys: int) -> list[tuple[int, int, int]]:
         return [(0, queries, keys)]
     ends = [(first, min(first + QUERY_BLOCK, keys)) for first in range(0, keys, QUERY_BLOCK)]
     return [(first, stop, stop) for first, stop in ends]
-
-
-def _whole(blocks: Sequence[Tensor], length: int) -> Tensor:
-    """Weights of blocks (B, H, Q, L) as (B, H, S, T)."""
-    return torch.cat([functional.pad(b, (0, length - b.shape[-1])) for b in blocks], dim=2)

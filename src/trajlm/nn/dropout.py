@@ -44,24 +44,27 @@ def _random_lanes(count: int) -> Tensor:
 
 
 class _MultiplyAdd(torch.autograd.Function):
-    """residual + x * factors, in one pass; the factors need no gradient."""
+    """residual + x * factors, of the residual's dtype; the factors need no gradient."""
 
     @staticmethod
     def forward(ctx: Any, residual: Tensor, x: Tensor, factors: Tensor) -> Tensor:
         ctx.save_for_backward(factors)
-        return torch.addcmul(residual, x, factors)
+        if x.dtype == residual.dtype:
+            return torch.addcmul(residual, x, factors)
+        # A sum of two dtypes converts one, slowly.
+        return (x * factors).to(residual.dtype).add_(residual)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         (factors,) = ctx.saved_tensors
-        return gradients[0], gradients[0] * factors, None
+        return gradients[0], gradients[0].to(factors.dtype) * factors, None
 
 
 def dropout_add(residual: Tensor, x: Tensor, probability: float, *, training: bool) -> Tensor:
-    """residual + dropout(x); both of one shape."""
+    """residual + dropout(x); both of one shape, x of no wider dtype."""
     if not training or probability == 0.0:
         return residual + x
-    if x.device.type != "cpu" or x.dtype != residual.dtype:
+    if x.device.type != "cpu":
         return residual + dropout(x, probability, training=training)
     factors = keep_factors(x, probability)
     return _MultiplyAdd.apply(residual, x, factors)  # type: ignore[no-any-return,no-untyped-call]
