@@ -68,18 +68,20 @@ class Attention(nn.Module):
 
     def _whole(self, blocks: Sequence[Block], length: int) -> Tensor:
         """The weights of blocks as (B, H, S, T)."""
-        rows = [functional.pad(b.weights.detach(), (0, length - b.last)) for b in blocks]
+        rows = [functional.pad(b.weights.detach(), (0, length - b.keys.shape[1])) for b in blocks]
         whole: Tensor = torch.cat(rows, dim=1).unflatten(0, (-1, self.num_heads))
         return whole
 
 
 class Block(NamedTuple):
-    """Queries `first` to `stop` over keys up to `last`: weights (B * H, Q, L), what dropout makes of
-    them, and its factors, None without it."""
+    """Queries `first` to `stop` (B * H, Q, E) over keys and values (B * H, L, E): weights
+    (B * H, Q, L), what dropout makes of them, and its factors, None without it."""
 
     first: int
     stop: int
-    last: int
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
     weights: Tensor
     dropped: Tensor
     factors: Tensor | None
@@ -99,12 +101,14 @@ def mix(
     shapes = [(len(keys), stop - first, last) for first, stop, last in spans]
     dropout = _factors(shapes, probability, like=keys)
     for (first, stop, last), factors in zip(spans, dropout, strict=True):
-        # In bf16 a product copies what is not dense, and slowly where it is transposed too.
-        scores = queries[:, first:stop] @ keys[:, :last].contiguous().mT
-        weights = torch.softmax(_biased(scores, bias[:, 0, first:stop, :last], scale), dim=-1)
+        # Dense, for in bf16 each product would copy what is not.
+        query = queries[:, first:stop].contiguous()
+        key, value = keys[:, :last].contiguous(), values[:, :last].contiguous()
+        scores = _biased(query @ key.mT, bias[:, 0, first:stop, :last], scale)
+        weights = torch.softmax(scores, dim=-1)
         dropped = weights if factors is None else weights * factors
-        mixed.append(dropped @ values[:, :last])
-        blocks.append(Block(first, stop, last, weights, dropped, factors))
+        mixed.append(dropped @ value)
+        blocks.append(Block(first, stop, query, key, value, weights, dropped, factors))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1), blocks
 
 
@@ -135,39 +139,39 @@ class _Mix(torch.autograd.Function):
         ctx: Any, parts: Tensor, asked: Tensor | None, bias: Tensor, probability: float
     ) -> Tensor:
         mixed, blocks = mix(parts, asked, bias, probability)
-        ctx.spans = [block[:3] for block in blocks]
-        ctx.save_for_backward(parts, asked, *(t for block in blocks for t in block[3:]))
+        ctx.spans, ctx.num_parts = [block[:2] for block in blocks], len(parts)
+        ctx.save_for_backward(*(tensor for block in blocks for tensor in block[2:]))
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        parts, asked, *kept = ctx.saved_tensors
-        blocks = [Block(*span, *kept[3 * n : 3 * n + 3]) for n, span in enumerate(ctx.spans)]
-        return *_gradients(parts, asked, blocks, gradient.contiguous()), None, None
+        kept = ctx.saved_tensors
+        blocks = [Block(*span, *kept[6 * n : 6 * n + 6]) for n, span in enumerate(ctx.spans)]
+        return *_gradients(ctx.num_parts, blocks, gradient), None, None
 
 
 def _gradients(
-    parts: Tensor, asked: Tensor | None, blocks: Sequence[Block], gradient: Tensor
+    num_parts: int, blocks: Sequence[Block], gradient: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Of `mix` in `parts` and `asked`, from that in its result (B * H, S, E)."""
-    to_parts = torch.empty_like(parts)
-    to_asked = None if asked is None else torch.empty_like(asked)
-    queries, keys, values = parts[0] if asked is None else asked, parts[-2], parts[-1]
+    """Of `mix` in its parts and in what is asked, from that in its result (B * H, S, E)."""
+    keys = blocks[-1].keys  # all of them
+    to_parts = keys.new_empty(num_parts, *keys.shape)
+    to_asked = None if num_parts == 3 else torch.empty_like(gradient)
     to_queries = to_parts[0] if to_asked is None else to_asked
     for number, block in reversed(list(enumerate(blocks))):
-        here, seen = slice(block.first, block.stop), slice(block.last)
-        given = gradient[:, here]
-        to_weights = given @ values[:, seen].contiguous().mT
+        given = gradient[:, block.first : block.stop].contiguous()
+        to_weights = given @ block.values.mT
         if block.factors is not None:
             to_weights.mul_(block.factors)
         scores = torch._softmax_backward_data(to_weights, block.weights, -1, to_weights.dtype)
-        to_queries[:, here] = scores @ keys[:, seen]
-        if number == len(blocks) - 1:  # it sees all keys: the others add to what it gives
-            torch.bmm(scores.mT, queries[:, here], out=to_parts[-2])
+        to_queries[:, block.first : block.stop] = scores @ block.keys
+        if number == len(blocks) - 1:  # the others add to what it gives
+            torch.bmm(scores.mT, block.queries, out=to_parts[-2])
             torch.bmm(block.dropped.mT, given, out=to_parts[-1])
         else:
-            to_parts[-2, :, seen] += scores.mT @ queries[:, here]
+            seen = slice(block.keys.shape[1])
+            to_parts[-2, :, seen] += scores.mT @ block.queries
             to_parts[-1, :, seen] += block.dropped.mT @ given
     scale = keys.shape[-1] ** -0.5
     to_queries.mul_(scale)
