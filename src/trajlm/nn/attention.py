@@ -38,47 +38,24 @@ class Attention(nn.Module):
         them; `maps` receives the attention weights (B, H, S, T)."""
         asked: Tensor | None = None
         if outputs == slice(None):
-            parts = self._by_head(self.input(x))
+            projected = self.input(x)
         else:
             weight, offset, width = self.input.weight, self.input.bias, x.shape[-1]
-            (asked,) = self._by_head(
-                functional.linear(x[:, outputs], weight[:width], offset[:width])
-            )
-            parts = self._by_head(functional.linear(x, weight[width:], offset[width:]))
-        given = parts, asked, bias, self.dropout if self.training else 0.0
-        if torch.is_grad_enabled() and maps is None:
-            mixed: Tensor = _Mix.apply(*given)  # type: ignore[no-untyped-call]
-        else:
-            mixed, blocks = mix(*given)
-            if maps is not None:
-                maps.append(self._whole(blocks, x.shape[1]))
-        output: Tensor = self.output(self._by_token(mixed))
+            asked = functional.linear(x[:, outputs], weight[:width], offset[:width])
+            projected = functional.linear(x, weight[width:], offset[width:])
+        probability = self.dropout if self.training else 0.0
+        recorded = torch.is_grad_enabled()
+        mixed = _Mix.apply(  # type: ignore[no-untyped-call]
+            projected, asked, bias, self.num_heads, probability, recorded, maps
+        )
+        output: Tensor = self.output(mixed)
         return output
 
-    def _by_head(self, projected: Tensor) -> Tensor:
-        """(B, T, P * D) -> (P, B * H, T, E), dense."""
-        width = self.output.in_features
-        parts: Tensor = projected.unflatten(-1, (-1, self.num_heads, width // self.num_heads))
-        return parts.permute(2, 0, 3, 1, 4).flatten(1, 2)
 
-    def _by_token(self, mixed: Tensor) -> Tensor:
-        """(B * H, S, E) -> (B, S, D)."""
-        heads: Tensor = mixed.unflatten(0, (-1, self.num_heads))
-        return heads.transpose(1, 2).flatten(2)
+class _Block(NamedTuple):
+    """Queries (B * H, Q, E) over keys and values (B * H, L, E): weights (B * H, Q, L), what dropout
+    makes of them, and its factors, None without it."""
 
-    def _whole(self, blocks: Sequence[Block], length: int) -> Tensor:
-        """The weights of blocks as (B, H, S, T)."""
-        rows = [functional.pad(b.weights.detach(), (0, length - b.keys.shape[1])) for b in blocks]
-        whole: Tensor = torch.cat(rows, dim=1).unflatten(0, (-1, self.num_heads))
-        return whole
-
-
-class Block(NamedTuple):
-    """Queries `first` to `stop` (B * H, Q, E) over keys and values (B * H, L, E): weights
-    (B * H, Q, L), what dropout makes of them, and its factors, None without it."""
-
-    first: int
-    stop: int
     queries: Tensor
     keys: Tensor
     values: Tensor
@@ -87,34 +64,106 @@ class Block(NamedTuple):
     factors: Tensor | None
 
 
-def mix(
-    parts: Tensor, asked: Tensor | None, bias: Tensor, probability: float
-) -> tuple[Tensor, list[Block]]:
-    """Values mixed by attention weights, of which each is dropped with the probability.
+class _Mix(torch.autograd.Function):
+    """Values mixed by attention weights, of which each is dropped with a probability: (B, S, D).
 
-    `parts` (P, B * H, T, E); its first part are the queries, or `asked` (B * H, S, E). Gives
-    (B * H, S, E), and the blocks.
+    `projected` (B, T, P * D); queries are its first part, or `asked` (B, S, D). What the gradient
+    needs is kept where it is `recorded`.
     """
-    queries, keys, values = parts[0] if asked is None else asked, parts[-2], parts[-1]
-    scale, mixed, blocks = keys.shape[-1] ** -0.5, [], []
-    spans = _spans(queries.shape[1], keys.shape[1])
-    shapes = [(len(keys), stop - first, last) for first, stop, last in spans]
-    dropout = _factors(shapes, probability, like=keys)
-    for (first, stop, last), factors in zip(spans, dropout, strict=True):
-        # Dense, for in bf16 each product would copy what is not.
-        query = queries[:, first:stop].contiguous()
-        key, value = keys[:, :last].contiguous(), values[:, :last].contiguous()
-        scores = _biased(query @ key.mT, bias[:, 0, first:stop, :last], scale)
-        weights = torch.softmax(scores, dim=-1)
-        dropped = weights if factors is None else weights * factors
-        mixed.append(dropped @ value)
-        blocks.append(Block(first, stop, query, key, value, weights, dropped, factors))
-    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1), blocks
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        projected: Tensor,
+        asked: Tensor | None,
+        bias: Tensor,
+        heads: int,
+        probability: float,
+        recorded: bool,
+        maps: list[Tensor] | None,
+    ) -> Tensor:
+        parts = _by_head(projected, 3 if asked is None else 2, heads)
+        queries = parts[0] if asked is None else _by_head(asked, 1, heads)[0]
+        spans = _spans(queries.shape[1], parts.shape[2])
+        shapes = [(parts.shape[1], stop - first, last) for first, stop, last in spans]
+        dropout = _factors(shapes, probability, like=parts)
+        mixed = parts.new_empty(len(projected), queries.shape[1], heads, parts.shape[-1])
+        blocks, seen = [], []
+        for (first, stop, last), factors in zip(spans, dropout, strict=True):
+            block = _attend(
+                queries[:, first:stop], parts[-2:, :, :last], bias[:, :, first:stop, :last], factors
+            )
+            rows = block.dropped @ block.values
+            mixed[:, first:stop] = rows.unflatten(0, (-1, heads)).transpose(1, 2)
+            if recorded:
+                blocks.append(block)
+            if maps is not None:
+                seen.append(functional.pad(block.weights, (0, parts.shape[2] - last)))
+        if maps is not None:
+            maps.append(torch.cat(seen, dim=1).unflatten(0, (-1, heads)))
+        ctx.heads, ctx.spans, ctx.parts = heads, spans, len(parts)
+        ctx.save_for_backward(*(tensor for block in blocks for tensor in block))
+        return mixed.flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        size, kept = len(_Block._fields), ctx.saved_tensors
+        blocks = [_Block(*kept[n : n + size]) for n in range(0, len(kept), size)]
+        keys = blocks[-1].keys  # all of them
+        to_parts = keys.new_empty(ctx.parts, *keys.shape)
+        to_asked: Tensor | None = None
+        if ctx.parts == 2:
+            to_asked = keys.new_empty(1, len(keys), gradient.shape[1], keys.shape[-1])
+        to_queries = to_parts[0] if to_asked is None else to_asked[0]
+        given = gradient.unflatten(-1, (ctx.heads, -1))
+        _gradients(blocks, ctx.spans, given, to_queries, to_parts[-2:])
+        asked = None if to_asked is None else _by_token(to_asked, ctx.heads)
+        return _by_token(to_parts, ctx.heads), asked, *[None] * 5
+
+
+def _attend(queries: Tensor, pair: Tensor, bias: Tensor, factors: Tensor | None) -> _Block:
+    """Queries (B * H, Q, E) over keys and values (2, B * H, L, E); `bias` (1 or B, 1, Q, L)."""
+    # Dense, for in bf16 each product would copy what is not.
+    queries, keys, values = queries.contiguous(), pair[0].contiguous(), pair[1].contiguous()
+    scores = queries @ keys.mT
+    limited = scores.unflatten(0, (len(bias), -1))
+    torch.add(bias, limited, alpha=queries.shape[-1] ** -0.5, out=limited)
+    weights = torch.softmax(scores, dim=-1)
+    dropped = weights if factors is None else weights * factors
+    return _Block(queries, keys, values, weights, dropped, factors)
+
+
+def _gradients(
+    blocks: Sequence[_Block],
+    spans: Sequence[tuple[int, int, int]],
+    gradient: Tensor,
+    to_queries: Tensor,
+    to_pair: Tensor,
+) -> None:
+    """Write gradients in queries (B * H, S, E) and in keys and values (2, B * H, T, E), from that in
+    the mixed values (B, S, H, E)."""
+    for (first, stop, last), block in reversed(list(zip(spans, blocks, strict=True))):
+        given = gradient[:, first:stop].transpose(1, 2).flatten(0, 1)
+        to_weights = given @ block.values.mT
+        if block.factors is not None:
+            to_weights.mul_(block.factors)
+        scores = torch._softmax_backward_data(to_weights, block.weights, -1, to_weights.dtype)
+        to_queries[:, first:stop] = scores @ block.keys
+        if block is blocks[-1]:  # the others add to what it gives
+            torch.bmm(scores.mT, block.queries, out=to_pair[0])
+            torch.bmm(block.dropped.mT, given, out=to_pair[1])
+        else:
+            to_pair[0, :, :last] += scores.mT @ block.queries
+            to_pair[1, :, :last] += block.dropped.mT @ given
+    scale = to_queries.shape[-1] ** -0.5
+    to_queries.mul_(scale)
+    to_pair[0].mul_(scale)
 
 
 def _factors(
     shapes: Sequence[tuple[int, int, int]], probability: float, *, like: Tensor
-) -> list[Tensor | None]:
+) -> Sequence[Tensor | None]:
     """Dropout's factors of several shapes, drawn at once."""
     if not probability:
         return [None] * len(shapes)
@@ -123,65 +172,21 @@ def _factors(
     return [part.view(shape) for part, shape in zip(drawn, shapes, strict=True)]
 
 
-def _biased(scores: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """scale * scores (B * H, Q, L) + bias (1 or B, Q, L)."""
-    if len(bias) == 1:
-        return torch.add(bias, scores, alpha=scale)
-    by_head = scores.unflatten(0, (len(bias), -1))
-    return torch.add(bias[:, None], by_head, alpha=scale).flatten(0, 1)
-
-
-class _Mix(torch.autograd.Function):
-    """`mix`, and its gradient."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, parts: Tensor, asked: Tensor | None, bias: Tensor, probability: float
-    ) -> Tensor:
-        mixed, blocks = mix(parts, asked, bias, probability)
-        ctx.spans, ctx.num_parts = [block[:2] for block in blocks], len(parts)
-        ctx.save_for_backward(*(tensor for block in blocks for tensor in block[2:]))
-        return mixed
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        kept = ctx.saved_tensors
-        blocks = [Block(*span, *kept[6 * n : 6 * n + 6]) for n, span in enumerate(ctx.spans)]
-        return *_gradients(ctx.num_parts, blocks, gradient), None, None
-
-
-def _gradients(
-    num_parts: int, blocks: Sequence[Block], gradient: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Of `mix` in its parts and in what is asked, from that in its result (B * H, S, E)."""
-    keys = blocks[-1].keys  # all of them
-    to_parts = keys.new_empty(num_parts, *keys.shape)
-    to_asked = None if num_parts == 3 else torch.empty_like(gradient)
-    to_queries = to_parts[0] if to_asked is None else to_asked
-    for number, block in reversed(list(enumerate(blocks))):
-        given = gradient[:, block.first : block.stop].contiguous()
-        to_weights = given @ block.values.mT
-        if block.factors is not None:
-            to_weights.mul_(block.factors)
-        scores = torch._softmax_backward_data(to_weights, block.weights, -1, to_weights.dtype)
-        to_queries[:, block.first : block.stop] = scores @ block.keys
-        if number == len(blocks) - 1:  # the others add to what it gives
-            torch.bmm(scores.mT, block.queries, out=to_parts[-2])
-            torch.bmm(block.dropped.mT, given, out=to_parts[-1])
-        else:
-            seen = slice(block.keys.shape[1])
-            to_parts[-2, :, seen] += scores.mT @ block.queries
-            to_parts[-1, :, seen] += block.dropped.mT @ given
-    scale = keys.shape[-1] ** -0.5
-    to_queries.mul_(scale)
-    to_parts[-2].mul_(scale)
-    return to_parts, to_asked
-
-
 def _spans(queries: int, keys: int) -> list[tuple[int, int, int]]:
     """Blocks of queries, and where their keys end; one block where some queries are asked for."""
     if queries != keys:
         return [(0, queries, keys)]
     ends = [(first, min(first + QUERY_BLOCK, keys)) for first in range(0, keys, QUERY_BLOCK)]
     return [(first, stop, stop) for first, stop in ends]
+
+
+def _by_head(projected: Tensor, parts: int, heads: int) -> Tensor:
+    """(B, T, P * D) -> (P, B * H, T, E)."""
+    rows: Tensor = projected.unflatten(-1, (parts, heads, -1))
+    return rows.permute(2, 0, 3, 1, 4).flatten(1, 2)
+
+
+def _by_token(parts: Tensor, heads: int) -> Tensor:
+    """(P, B * H, T, E) -> (B, T, P * D)."""
+    rows: Tensor = parts.unflatten(1, (-1, heads))
+    return rows.permute(1, 3, 0, 2, 4).flatten(2)
