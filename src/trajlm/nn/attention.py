@@ -87,14 +87,12 @@ class _Mix(torch.autograd.Function):
         spans = _spans(queries.shape[1], parts.shape[2])
         shapes = [(parts.shape[1], stop - first, last) for first, stop, last in spans]
         dropout = _factors(shapes, probability, like=parts)
-        mixed = parts.new_empty(len(projected), queries.shape[1], heads, parts.shape[-1])
-        blocks, seen = [], []
+        blocks, mixed, seen = [], [], []
         for (first, stop, last), factors in zip(spans, dropout, strict=True):
             block = _attend(
                 queries[:, first:stop], parts[-2:, :, :last], bias[:, :, first:stop, :last], factors
             )
-            rows = block.dropped @ block.values
-            mixed[:, first:stop] = rows.unflatten(0, (-1, heads)).transpose(1, 2)
+            mixed.append(block.dropped @ block.values)
             if recorded:
                 blocks.append(block)
             if maps is not None:
@@ -103,7 +101,8 @@ class _Mix(torch.autograd.Function):
             maps.append(torch.cat(seen, dim=1).unflatten(0, (-1, heads)))
         ctx.heads, ctx.spans, ctx.parts = heads, spans, len(parts)
         ctx.save_for_backward(*(tensor for block in blocks for tensor in block))
-        return mixed.flatten(2)
+        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+        return _by_token(whole[None], heads)
 
     @staticmethod
     @once_differentiable
@@ -124,8 +123,9 @@ class _Mix(torch.autograd.Function):
 
 def _attend(queries: Tensor, pair: Tensor, bias: Tensor, factors: Tensor | None) -> _Block:
     """Queries (B * H, Q, E) over keys and values (2, B * H, L, E); `bias` (1 or B, 1, Q, L)."""
-    # Dense, for in bf16 each product would copy what is not.
-    queries, keys, values = queries.contiguous(), pair[0].contiguous(), pair[1].contiguous()
+    keys, values = pair
+    if queries.dtype.itemsize == 2:  # on a CPU each product would copy what is not dense
+        queries, keys, values = (part.contiguous() for part in (queries, keys, values))
     scores = queries @ keys.mT
     limited = scores.unflatten(0, (len(bias), -1))
     torch.add(bias, limited, alpha=queries.shape[-1] ** -0.5, out=limited)
