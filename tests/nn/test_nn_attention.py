@@ -25,9 +25,9 @@ def build(
 
 
 def limits(x: Tensor, outputs: slice, *, rows: int = 1) -> Tensor:
-    """Causal, and one token is hidden from all."""
+    """Causal, and one token is hidden from all, in each of `rows` another."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    seen = torch.arange(x.shape[1]).expand(rows, -1) != HIDDEN
+    seen = torch.arange(x.shape[1]) != HIDDEN + torch.arange(rows)[:, None]
     mask = AttentionMask(visible_keys=seen)
     return mask.bias(x.shape[1], slice(None), dtype=dtype, device=x.device)[:, :, outputs]
 
@@ -101,12 +101,13 @@ def test_maps_change_no_gradient() -> None:
     assert torch.allclose(maps[0].sum(-1), torch.ones(BATCH, 3, 70, dtype=torch.float64))
 
 
-def test_bf16_is_near_float32() -> None:
+def near_float32(outputs: slice) -> list[Tensor]:
+    """Output and gradients in bf16, which are near those in float32."""
     attention, x = build(80, dropout=0.3, dtype=torch.float32)
 
     def run() -> list[Tensor]:
         torch.manual_seed(5)
-        out = attention(x, limits(x, slice(None)), slice(None), None)
+        out = attention(x, limits(x, outputs), outputs, None)
         return [out, *gradients(out, attention, x)]
 
     exact = run()
@@ -114,3 +115,50 @@ def test_bf16_is_near_float32() -> None:
         near = run()
     for a, b in zip(near, exact, strict=True):
         assert (a - b).abs().max() < 0.03 * b.abs().max()
+    return near
+
+
+@pytest.mark.parametrize("outputs", [slice(None), slice(0, None, 3)])
+def test_bf16_is_near_float32(outputs: slice) -> None:
+    near_float32(outputs)
+
+
+def test_softmax_as_cuda_casts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast there makes float32 of a softmax that names no dtype."""
+    softmax = torch.softmax
+
+    def cast(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+        return softmax(x, dim, dtype=dtype or torch.float32)
+
+    expected = near_float32(slice(None))
+    monkeypatch.setattr(torch, "softmax", cast)
+    assert all(torch.equal(a, b) for a, b in zip(near_float32(slice(None)), expected, strict=True))
+
+
+def test_what_needs_no_gradient_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, x = build(70)
+    attention.requires_grad_(False)
+    sizes: list[int] = []
+    saved = torch.autograd.function.FunctionCtx.save_for_backward
+
+    def count(ctx: torch.autograd.function.FunctionCtx, *tensors: Tensor) -> None:
+        sizes.append(len(tensors))
+        saved(ctx, *tensors)
+
+    monkeypatch.setattr(torch.autograd.function.FunctionCtx, "save_for_backward", count)
+    attention(x.detach(), limits(x, slice(None)), slice(None), None)
+    with torch.no_grad():
+        attention.requires_grad_(True)(x, limits(x, slice(None)), slice(None), None)
+    assert sizes == [0, 0]
+    attention(x, limits(x, slice(None)), slice(None), None)
+    assert sizes[-1] > 0
+
+
+def test_no_rows() -> None:
+    attention, x = build(5)
+    for rows in (0, 1):
+        assert attention(x[:0], limits(x, slice(None), rows=rows), slice(None), None).shape == (
+            0,
+            5,
+            WIDTH,
+        )

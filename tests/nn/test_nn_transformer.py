@@ -69,10 +69,10 @@ def test_outputs_are_those_of_the_full_forward(model: Transformer, start: int, s
     assert torch.allclose(model(x, outputs=wanted), model(x)[:, wanted], atol=1e-5)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_nothing_visible_gives_no_nan(model: Transformer, bf16: bool) -> None:
+@pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
+def test_nothing_visible_gives_no_nan(model: Transformer, precision: torch.dtype | None) -> None:
     x = tokens()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast("cpu", precision, enabled=precision is not None):
         hidden = model(x, mask=AttentionMask(visible_keys=torch.zeros(3, 9, dtype=torch.bool)))
     assert torch.isfinite(hidden).all()
 
@@ -113,6 +113,13 @@ def test_dropout_factors_in_other_precisions(dtype: torch.dtype) -> None:
     assert factors.unique().tolist() == [0.0, scale.item()]
     torch.manual_seed(0)
     assert torch.equal(keep_factors(torch.empty(30_001), 0.1) > 0, factors > 0)
+
+
+@pytest.mark.parametrize("probability", [1e-6, 1 - 1e-6])
+def test_dropout_of_nearly_none_and_nearly_all(probability: float) -> None:
+    factors = keep_factors(torch.empty(1000), probability)
+    assert torch.isfinite(factors).all()
+    assert (factors == 0).float().mean().item() == pytest.approx(probability, abs=0.01)
 
 
 def test_dropout_lanes_are_independent() -> None:

@@ -26,6 +26,8 @@ QUERY_BLOCK = 64
 
 
 class Attention(nn.Module):
+    """Causal self-attention; once differentiable."""
+
     def __init__(self, width: int, num_heads: int, *, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -35,7 +37,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor, outputs: slice, maps: list[Tensor] | None) -> Tensor:
         """(B, T, D) -> (B, S, D). `bias` (1 or B, 1, S, T), of the scores' dtype, is added to
-        them; `maps` receives the attention weights (B, H, S, T)."""
+        them and gets no gradient; `maps` receives the attention weights (B, H, S, T)."""
         asked: Tensor | None = None
         if outputs == slice(None):
             projected = self.input(x)
@@ -89,11 +91,12 @@ class _Mix(torch.autograd.Function):
         dropout = _factors(shapes, probability, like=parts)
         blocks, mixed, seen = [], [], []
         for (first, stop, last), factors in zip(spans, dropout, strict=True):
+            limits = bias[:, :, first:stop, :last]
             block = _attend(
-                queries[:, first:stop], parts[-2:, :, :last], bias[:, :, first:stop, :last], factors
+                queries[:, first:stop], parts[-2:, :, :last], limits, factors, heads=heads
             )
             mixed.append(block.dropped @ block.values)
-            if recorded:
+            if recorded and any(ctx.needs_input_grad):
                 blocks.append(block)
             if maps is not None:
                 seen.append(functional.pad(block.weights, (0, parts.shape[2] - last)))
@@ -116,20 +119,24 @@ class _Mix(torch.autograd.Function):
             to_asked = keys.new_empty(1, len(keys), gradient.shape[1], keys.shape[-1])
         to_queries = to_parts[0] if to_asked is None else to_asked[0]
         given = gradient.unflatten(-1, (ctx.heads, -1))
-        _gradients(blocks, ctx.spans, given, to_queries, to_parts[-2:])
+        with torch.autocast(gradient.device.type, enabled=False):
+            _gradients(blocks, ctx.spans, given, to_queries, to_parts[-2:])
         asked = None if to_asked is None else _by_token(to_asked, ctx.heads)
         return _by_token(to_parts, ctx.heads), asked, *[None] * 5
 
 
-def _attend(queries: Tensor, pair: Tensor, bias: Tensor, factors: Tensor | None) -> _Block:
+def _attend(
+    queries: Tensor, pair: Tensor, bias: Tensor, factors: Tensor | None, *, heads: int
+) -> _Block:
     """Queries (B * H, Q, E) over keys and values (2, B * H, L, E); `bias` (1 or B, 1, Q, L)."""
     keys, values = pair
     if queries.dtype.itemsize == 2:  # on a CPU each product would copy what is not dense
         queries, keys, values = (part.contiguous() for part in (queries, keys, values))
     scores = queries @ keys.mT
-    limited = scores.unflatten(0, (len(bias), -1))
+    limited = scores.unflatten(0, (-1, heads))
     torch.add(bias, limited, alpha=queries.shape[-1] ** -0.5, out=limited)
-    weights = torch.softmax(scores, dim=-1)
+    # Autocast on CUDA would make it float32, beside which the other factors of products are not.
+    weights = torch.softmax(scores, dim=-1, dtype=scores.dtype)
     dropped = weights if factors is None else weights * factors
     return _Block(queries, keys, values, weights, dropped, factors)
 

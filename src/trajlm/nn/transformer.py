@@ -67,7 +67,7 @@ class AttentionMask:
     """Which keys a query sees: those at or before it, and of these
 
     the last `window` only (None: all), and only where `visible_keys` (B, T) is True (None: all).
-    A query that sees no key gets the mean over all keys, never NaN.
+    A query that sees no key gets a mean over keys, never NaN.
     """
 
     window: int | None = None
@@ -76,7 +76,7 @@ class AttentionMask:
     def bias(
         self, tokens: int, outputs: slice, *, dtype: torch.dtype, device: torch.device
     ) -> Tensor:
-        """What is added to scores of `dtype`: (1 or B, 1, S, T), 0 or the dtype's lowest number."""
+        """What is added to scores of `dtype`: (1 or B, 1, S, T), 0 or the dtype's lowest number by half."""
         keys = torch.arange(tokens, device=device)
         queries = keys[outputs][:, None]
         seen = keys[None, :] <= queries
@@ -85,7 +85,7 @@ class AttentionMask:
         seen = seen[None, None]
         if self.visible_keys is not None:
             seen = seen & self.visible_keys[:, None, None, :]
-        lowest = torch.finfo(dtype).min
+        lowest = torch.finfo(dtype).min / 2  # room for what scores take away
         return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, lowest)
 
 
