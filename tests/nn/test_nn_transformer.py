@@ -78,7 +78,7 @@ def test_nothing_visible_gives_no_nan(model: Transformer, precision: torch.dtype
 
 
 def test_left_padding_in_bf16_is_invisible(model: Transformer) -> None:
-    """Float32's lowest number is minus infinity in bf16, and padding that sees nothing would be NaN."""
+    """A row of minus infinity alone would make NaN of padding that sees nothing."""
     x = tokens()
     padded = torch.cat([torch.full((3, 4, 16), 7.0), x], dim=1)
     visible = torch.arange(13).expand(3, 13) >= 4
@@ -129,10 +129,11 @@ def test_dropout_lanes_are_independent() -> None:
     assert correlation.abs().max() < 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 7)])
-def test_dropout_add_and_its_gradient(shape: tuple[int, ...]) -> None:
+def test_dropout_add_and_its_gradient(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     residual = torch.randn(shape, dtype=torch.float32, requires_grad=True)
-    x = torch.randn(shape, requires_grad=True)
+    x = torch.randn(shape, dtype=dtype, requires_grad=True)
     torch.manual_seed(3)
     out = dropout_add(residual, x, 0.5, training=True)
     torch.manual_seed(3)

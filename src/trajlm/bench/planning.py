@@ -32,10 +32,9 @@ from trajlm.bench.published_tt import PublishedPlanner, published_twin
 from trajlm.bench.timing import seconds
 from trajlm.bench.training_tt import BODIES
 from trajlm.core.errors import StorageError, UsageError
-from trajlm.core.seeding import uniform
 from trajlm.core.spec import DataSpec
 from trajlm.data.store import TrajectoryStore
-from trajlm.planning.beam import Draws, Plans, scored_search
+from trajlm.planning.beam import Draws, Plans, keyed_draws, scored_search
 from trajlm.training.checkpoint import load_artefact
 
 SETTINGS = {
@@ -144,16 +143,9 @@ def recorded_pasts(policy: Policy, count: int, store: TrajectoryStore) -> Tensor
 
 
 def draws_of(seeds: Sequence[int], *, device: torch.device) -> Draws:
-    """Draws keyed by a seed for each environment, whoever asks for them."""
+    """Draws keyed by a seed for each environment."""
     keys = np.asarray(seeds, np.int64)
-
-    def draws(depth: int, slot: int, rows: int) -> Tensor:
-        stream = 4096 * depth + slot
-        return torch.from_numpy(uniform(keys, np.zeros_like(keys), lanes=rows, stream=stream)).to(
-            device
-        )
-
-    return draws
+    return keyed_draws(keys, np.zeros_like(keys), slots=4096, device=device)
 
 
 # ---- both planners ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ QUERY_BLOCK = 64
 
 
 class Attention(nn.Module):
-    """Causal self-attention; once differentiable."""
+    """Causal self-attention of several heads."""
 
     def __init__(self, width: int, num_heads: int, *, dropout: float) -> None:
         super().__init__()
@@ -69,8 +69,8 @@ class _Block(NamedTuple):
 class _Mix(torch.autograd.Function):
     """Values mixed by attention weights, of which each is dropped with a probability: (B, S, D).
 
-    `projected` (B, T, P * D); queries are its first part, or `asked` (B, S, D). What the gradient
-    needs is kept where it is `recorded`.
+    `projected` (B, T, P * D); queries are its first part, or `asked` (B, S, D). Differentiable once,
+    in these two alone; what that needs is kept where it is `recorded`.
     """
 
     @staticmethod
@@ -89,6 +89,7 @@ class _Mix(torch.autograd.Function):
         spans = _spans(queries.shape[1], parts.shape[2])
         shapes = [(parts.shape[1], stop - first, last) for first, stop, last in spans]
         dropout = _factors(shapes, probability, like=parts)
+        recorded = recorded and any(ctx.needs_input_grad)
         blocks, mixed, seen = [], [], []
         for (first, stop, last), factors in zip(spans, dropout, strict=True):
             limits = bias[:, :, first:stop, :last]
@@ -96,7 +97,7 @@ class _Mix(torch.autograd.Function):
                 queries[:, first:stop], parts[-2:, :, :last], limits, factors, heads=heads
             )
             mixed.append(block.dropped @ block.values)
-            if recorded and any(ctx.needs_input_grad):
+            if recorded:
                 blocks.append(block)
             if maps is not None:
                 seen.append(functional.pad(block.weights, (0, parts.shape[2] - last)))

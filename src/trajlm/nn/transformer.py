@@ -159,7 +159,7 @@ def initialize(module: nn.Module, *, deviation: float = 0.02) -> None:
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
-    """That of products of `x`: in bf16 a mask of float32's lowest number would be minus infinity."""
+    """That of products of `x`, and so of the scores that a mask is added to."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype

@@ -14,15 +14,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trajlm.core.errors import CheckpointError
+from trajlm.core.seeding import uniform
 from trajlm.nn.sampling import Filter, draw
 from trajlm.planning.tokens import TokenModel
 
 Draws = Callable[[int, int, int], Tensor]
 """(plan step, slot, rows of an environment) -> uniform draws (N, rows) in (0, 1)."""
+
+
+def keyed_draws(
+    seeds: np.ndarray, steps: np.ndarray, *, slots: int, stream: int = 0, device: torch.device
+) -> Draws:
+    """Draws keyed by (seed, step) of each environment (N,), plan step, slot and row, whoever asks for
+    them. `slots`: more than any slot's number; `stream`: the first of the streams they take."""
+
+    def draws(depth: int, slot: int, rows: int) -> Tensor:
+        drawn = uniform(seeds, steps, lanes=rows, stream=stream + depth * slots + slot)
+        return torch.from_numpy(drawn).to(device)
+
+    return draws
 
 
 @dataclass(frozen=True, kw_only=True)

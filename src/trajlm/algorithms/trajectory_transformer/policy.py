@@ -23,10 +23,16 @@ from trajlm.algorithms.trajectory_transformer.config import PolicyConfig
 from trajlm.core.config import overridden
 from trajlm.core.errors import UsageError
 from trajlm.core.protocols import Condition, Critic, Step
-from trajlm.core.seeding import uniform
 from trajlm.nn.sampling import Filter
 from trajlm.nn.slots import columns_of
-from trajlm.planning.beam import Draws, Limits, Plans, Slot, likelihood_search, scored_search
+from trajlm.planning.beam import (
+    Limits,
+    Plans,
+    Slot,
+    keyed_draws,
+    likelihood_search,
+    scored_search,
+)
 from trajlm.planning.cached import CachedModel
 from trajlm.planning.compiled import CompiledModel
 from trajlm.planning.guidance import RewardScorer
@@ -292,6 +298,8 @@ class TrajectoryTransformerPolicy:
         seed: np.ndarray,
     ) -> Plans:
         schedule, rest = self.schedule
+        steps, slots = carry.steps.cpu().numpy(), self.model.layout.size
+        draws = keyed_draws(seed, steps, slots=slots, stream=PLAN_STREAM, device=prefix.device)
         budget, started = self.config.time_budget_ms, time.perf_counter()
         plans = scored_search(
             model,
@@ -302,7 +310,7 @@ class TrajectoryTransformerPolicy:
             beam_width=self.config.beam_width,
             num_samples=self.config.num_samples,
             scorer=self.scorer,
-            draws=self._draws(seed, carry.steps.cpu().numpy(), device=prefix.device),
+            draws=draws,
             goal=goal,
             limits=Limits(
                 seconds=None if budget is None else budget / 1e3,
@@ -380,16 +388,6 @@ class TrajectoryTransformerPolicy:
             for i in range(layout.observation_size)
         ]
         return [*actions, *last], rest
-
-    def _draws(self, seed: np.ndarray, steps: np.ndarray, *, device: torch.device) -> Draws:
-        """Uniform draws keyed by (episode seed, step, plan step, slot, row)."""
-        slots = self.model.layout.size
-
-        def draws(depth: int, slot: int, rows: int) -> Tensor:
-            stream = PLAN_STREAM + depth * slots + slot
-            return torch.from_numpy(uniform(seed, steps, lanes=rows, stream=stream)).to(device)
-
-        return draws
 
 
 def _checked_goals(goals: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
